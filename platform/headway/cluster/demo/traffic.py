@@ -1,0 +1,108 @@
+"""Open-loop traffic: requests leave on schedule whether or not earlier ones came back, so that waiting is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from headway.core.errors import Unavailable
+
+_TIMEOUT_S = 10.0
+
+
+@dataclass
+class TrafficResult:
+    """What came back, in order of the requests."""
+
+    latencies_ms: list[float] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    """Decoded bodies; None where the request failed."""
+    errors: list[str] = field(default_factory=list)
+    """One line per failed request: status or exception."""
+
+    def extend(self, other: TrafficResult) -> None:
+        """Append another stretch of traffic."""
+        self.latencies_ms.extend(other.latencies_ms)
+        self.answers.extend(other.answers)
+        self.errors.extend(other.errors)
+
+
+class TrafficClient:
+    """Keep-alive connections to one endpoint, with a token that is renewed before it expires."""
+
+    def __init__(self, url: str, token: Callable[[], str], *, connections: int = 32) -> None:
+        self._url = url
+        self._token = token
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> TrafficClient:
+        """Open the connection pool."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        assert self._session is not None
+        await self._session.close()
+
+    async def post(self, path: str, body: Any) -> Any:
+        """Post one body and return the decoded answer; Unavailable if it is not a success."""
+        status, raw = await self._send(path, msgspec.json.encode(body), {"authorization": f"Bearer {self._token()}"})
+        if status != 200:
+            raise Unavailable(f"{path} answered {status}: {raw[:200].decode(errors='replace')}", retry_after_s=1.0)
+        return msgspec.json.decode(raw)
+
+    async def replay(
+        self, path: str, bodies: Sequence[Any], rate: float, *, on_done: Callable[[int], None] | None = None
+    ) -> TrafficResult:
+        """Post `bodies` at `rate` per second; latency counts from the scheduled time of each request."""
+        encoded = [msgspec.json.encode(body) for body in bodies]
+        headers = {"authorization": f"Bearer {self._token()}"}
+        latencies = [0.0] * len(encoded)
+        answers: list[Any] = [None] * len(encoded)
+        errors: list[str] = []
+        finished = 0
+        start = time.perf_counter()
+
+        async def one(index: int, due: float) -> None:
+            nonlocal finished
+            try:
+                status, raw = await self._send(path, encoded[index], headers)
+                if status == 200:
+                    answers[index] = raw
+                else:
+                    errors.append(f"{status} {raw[:200].decode(errors='replace')}")
+            except (TimeoutError, aiohttp.ClientError) as error:
+                errors.append(f"{type(error).__name__} {error}")
+            latencies[index] = (time.perf_counter() - due) * 1e3
+            finished += 1
+            if on_done is not None and finished % 100 == 0:
+                on_done(finished)
+
+        tasks = []
+        for index in range(len(encoded)):
+            due = start + index / rate
+            delay = due - time.perf_counter()
+            if delay > 0:
+                await asyncio.sleep(delay)
+            tasks.append(asyncio.create_task(one(index, due)))
+        await asyncio.gather(*tasks)
+        decoded = [None if raw is None else msgspec.json.decode(raw) for raw in answers]
+        return TrafficResult(latencies_ms=latencies, answers=decoded, errors=errors)
+
+    async def _send(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        assert self._session is not None
+        async with self._session.post(
+            self._url + path, data=body, headers={**headers, "content-type": "application/json"}
+        ) as response:
+            return response.status, await response.read()

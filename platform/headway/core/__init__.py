@@ -1,0 +1,1 @@
+"""The leaf vocabulary: errors, time, identity types, settings and ports that every floor above imports."""

@@ -1,0 +1,57 @@
+"""The control store on a Redis-protocol server with append-only fsync; compare-and-set runs as one script."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from headway.core.control.port import Record
+from headway.core.errors import Conflict, Unavailable
+
+_PUT = """
+local current = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+if current ~= tonumber(ARGV[1]) then return -current - 1 end
+redis.call('HSET', KEYS[1], 'version', current + 1, 'value', ARGV[2])
+return current + 1
+"""
+_TIMEOUT_S = 5.0
+
+
+class RedisControlStore:
+    """Records as hashes {version, value} under `headway:`; every call is bounded in time."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Any = redis.Redis.from_url(
+            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
+        )
+        self._put = self._client.register_script(_PUT)
+
+    def get(self, key: str) -> Record | None:
+        """Return the record, or None; Unavailable if the server cannot be reached."""
+        try:
+            version, value = self._client.hmget(f"headway:{key}", "version", "value")
+        except redis.ConnectionError as error:
+            raise _unreachable(error) from error
+        return None if version is None else Record(value=value, version=int(version))
+
+    def put(self, key: str, value: bytes, *, expected: int) -> int:
+        """Write if the version is `expected`; Conflict otherwise."""
+        try:
+            outcome = int(self._put(keys=[f"headway:{key}"], args=[expected, value]))
+        except redis.ConnectionError as error:
+            raise _unreachable(error) from error
+        if outcome < 0:
+            raise Conflict(f"{key} is at version {-outcome - 1}, not {expected}", hint="read it again and repeat")
+        return outcome
+
+    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:
+        """Remember the member; False if known."""
+        try:
+            return bool(self._client.set(f"headway:{key}:{member}", b"1", nx=True, ex=expire_s))
+        except redis.ConnectionError as error:
+            raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> Unavailable:
+    return Unavailable(f"the control store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")

@@ -1,0 +1,81 @@
+"""Settings of a Headway installation: `headway.toml` < environment < flags (INTERFACES §5), parsed once at the edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from headway.core.errors import DefinitionError
+
+SETTINGS_FILE = "headway.toml"
+
+
+class Settings(BaseSettings):
+    """Where things are and how to reach them; empty service addresses mean the embedded service of `headway up`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADWAY_", toml_file=SETTINGS_FILE, extra="forbid", frozen=True)
+
+    home: Path = Path(".headway")
+    """State of the embedded platform: ports, logs, keys, lake, spools."""
+    project: Path = Field(default_factory=Path.cwd)
+    """Folder that holds the definition folders (features, training, serve_apps, monitoring)."""
+    redis_features_url: str = ""
+    """Online features; the same round trip carries limits and idempotency keys."""
+    redis_control_url: str = ""
+    """Routing, loop and monitor state; append-only, fsync always."""
+    stream_url: str = ""
+    """Event streams; empty: the features Redis."""
+    mlflow_uri: str = ""
+    """Registry and run tracking."""
+    mlflow_database: str = ""
+    """Database behind an embedded MLflow; empty: SQLite in `home`."""
+    catalog_uri: str = ""
+    """Iceberg catalog; empty: SQLite in `home`."""
+    warehouse: str = ""
+    """Iceberg warehouse; empty: a folder in `home`."""
+    oidc_issuers: tuple[str, ...] = ()
+    """Trusted token issuers; empty: the development issuer of `home`."""
+    signing_key: str = ""
+    """Path of the private key that signs model versions; empty: the development key of `home`."""
+    trust_root: str = ""
+    """Path of the JSON trust root; empty: the development one of `home`."""
+    witness_url: str = ""
+    """Where Merkle roots of the audit chains are handed; empty: a second folder in `home`."""
+    http_host: str = "127.0.0.1"
+    """Address that Serve listens on."""
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    """Wanted HTTP port; the next free one is taken if it is in use."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**flags: object) -> Settings:
+    """Return settings with absolute `home` and `project`; DefinitionError names the bad field."""
+    try:
+        settings = Settings(**flags)  # type: ignore[arg-type]  # pydantic validates flag types at run time
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DefinitionError(
+            str(first["msg"]), file=f"{SETTINGS_FILE} or environment", field=field, expected="see docs/settings.md"
+        ) from None
+    return settings.model_copy(
+        update={"home": settings.home.expanduser().resolve(), "project": settings.project.expanduser().resolve()}
+    )

@@ -1,0 +1,33 @@
+"""A use case's recorded or simulated past, and the part of it that is replayed as live traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from headway.features.definitions import EventSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Where a use case's events come from when no stream is attached."""
+
+    use_case: str
+    sources: tuple[EventSource, ...]
+    load: Callable[[int], Mapping[str, pa.Table]]
+    """Seed → one Arrow table per source name, with event_time and known_time (int64 microseconds), sorted by event_time."""
+    live_from: str
+    """RFC 3339: earlier events are history, later ones are replayed as live."""
+    live_until: str
+    requests: EventSource
+    """The source whose rows are decisions: keys and request columns at event_time."""
+    outcomes: EventSource
+    """The source with the labels of those decisions, by the same id."""
+    label: str
+    drifted: Callable[[int], Mapping[str, pa.Table]] | None = None
+    """The same history with a changed world from some day of the live range on, for the drift story."""
+    simulated: bool = False
+    origin: str = ""
+    """Where the data come from, and their licence."""

@@ -1,0 +1,69 @@
+"""What a data scientist writes about training: the labelled spine, the ranges, the recipe and the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from headway.core.times import parse_duration
+from headway.features.definitions import EventSource, FeatureService
+
+
+@dataclass(frozen=True, kw_only=True)
+class XGBoostRecipe:
+    """Gradient-boosted trees under Ray Train."""
+
+    params: Mapping[str, float | int | str]
+    """Passed to `xgboost.train`; objective and seed are set by the recipe."""
+    rounds: int
+    """Boosting rounds."""
+    checkpoint_every: int = 25
+    """Rounds between checkpoints; a restart loses at most these."""
+    workers: int = 1
+    max_failures: int = 2
+    """Worker or node failures survived (Ray Train `FailureConfig`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A floor that a candidate must reach on the evaluation range."""
+
+    metric: str
+    """roc_auc | average_precision | brier | log_loss | card_precision_at_100."""
+    floor: float | None = None
+    """Smallest allowed value."""
+    ceiling: float | None = None
+    """Largest allowed value, for losses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """How one use case's model comes about. Ranges are relative to the time of training, so that a retrain is the same job.
+
+    With T the time of training, `delay` the label delay: evaluation rows have event_time in
+    [T − delay − evaluate, T − delay), training rows in the `train` before that minus `gap`. Only labels with known_time ≤ T
+    are seen.
+    """
+
+    use_case: str
+    service: FeatureService
+    spine: EventSource
+    """Labelled decisions: entity keys, request columns and the label, event_time = decision, known_time = label known."""
+    label: str
+    """0/1 column of the spine."""
+    label_delay: str
+    train: str
+    evaluate: str
+    gap: str = "0s"
+    recipe: XGBoostRecipe
+    gates: tuple[Gate, ...]
+    group: str | None = None
+    """Key column for per-day card precision@100."""
+    seed: int = 7
+
+    def ranges(self, as_of: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return ((train start, end), (evaluate start, end)), half-open, for training at `as_of`."""
+        end = as_of - parse_duration(self.label_delay, field="label_delay")
+        middle = end - parse_duration(self.evaluate, field="evaluate")
+        train_end = middle - parse_duration(self.gap, field="gap")
+        return (train_end - parse_duration(self.train, field="train"), train_end), (middle, end)
