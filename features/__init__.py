@@ -1,0 +1,1 @@
+"""Feature definitions shared by use cases, with the simulators and loaders of their histories."""

@@ -1,0 +1,1 @@
+"""Seeded worlds for use cases without public data."""

@@ -1,0 +1,161 @@
+"""The scoreboard: each clause of the contract beside what was measured, and an honest verdict.
+
+A verdict is "not shown" where the run could not show it: too few requests, or a clause that needs another experiment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from headway.governance.contract import Contract
+
+Verdict = Literal["pass", "miss", "not shown"]
+
+
+class ClauseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the scoreboard (INTERFACES §8)."""
+
+    clause: str
+    target: str
+    measured: float | None
+    unit: str
+    verdict: Verdict
+    n: int
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What a replay observed."""
+
+    latencies_ms: list[float]
+    failures: int
+    """Requests without a good answer, quota and shedding apart."""
+    rate_rps: float
+    labels: list[int]
+    """Labels of matured decisions, 0 or 1."""
+    metrics: dict[str, float]
+    """Accuracy metrics of the matured decisions."""
+    stale: int
+    """Decisions that said that a view was stale."""
+    logged: int
+    """Decisions found in the lake's decision log."""
+    mismatches: int
+    replayed_reads: int
+
+
+def judge(contract: Contract, seen: Observed) -> list[ClauseResult]:
+    """Return one result per measurable clause."""
+    n = len(seen.latencies_ms)
+    results = [
+        _at_most("latency.p95_ms", contract.latency.p95_ms, _quantile(seen, 0.95), "ms", n),
+        _at_most("latency.p99_ms", contract.latency.p99_ms, _quantile(seen, 0.99), "ms", n),
+        _throughput(contract, seen),
+        _availability(contract, seen),
+        *_accuracy(contract, seen),
+        *_freshness(contract, seen),
+        ClauseResult(
+            clause="decision_log",
+            target="every answered decision is logged",
+            measured=float(seen.logged),
+            unit="decisions",
+            verdict="pass" if seen.logged == n - seen.failures else "miss",
+            n=n - seen.failures,
+        ),
+        ClauseResult(
+            clause="no skew (online = offline)",
+            target="0 mismatches",
+            measured=float(seen.mismatches),
+            unit="reads",
+            verdict="not shown" if not seen.replayed_reads else "miss" if seen.mismatches else "pass",
+            n=seen.replayed_reads,
+        ),
+    ]
+    return results
+
+
+def upper_bound(failures: int, n: int) -> float:
+    """Return the exact one-sided 95 % upper bound of a failure rate (Clopper and Pearson, 1934); 1.0 for n = 0."""
+    from scipy.stats import beta
+
+    if n == 0 or failures >= n:
+        return 1.0
+    return float(beta.ppf(0.95, failures + 1, n - failures))
+
+
+def _quantile(seen: Observed, q: float) -> float | None:
+    return float(np.quantile(seen.latencies_ms, q)) if seen.latencies_ms else None
+
+
+def _at_most(clause: str, target: float, measured: float | None, unit: str, n: int) -> ClauseResult:
+    verdict: Verdict = "not shown" if measured is None else "pass" if measured <= target else "miss"
+    return ClauseResult(clause=clause, target=f"≤ {target:g}", measured=measured, unit=unit, verdict=verdict, n=n)
+
+
+def _throughput(contract: Contract, seen: Observed) -> ClauseResult:
+    ceiling = contract.throughput.ceiling_rps
+    enough = seen.rate_rps >= ceiling
+    return ClauseResult(
+        clause="throughput.ceiling_rps",
+        target=f"≥ {ceiling:g}",
+        measured=seen.rate_rps,
+        unit="requests/s",
+        verdict="pass" if enough and not seen.failures else "not shown",
+        n=len(seen.latencies_ms),
+        note="" if enough else "offered below the ceiling; `python -m benchmarks serving` measures it",
+    )
+
+
+def _availability(contract: Contract, seen: Observed) -> ClauseResult:
+    n = len(seen.latencies_ms)
+    allowed = 1.0 - contract.availability.target
+    bound = upper_bound(seen.failures, n)
+    failed = bool(n) and seen.failures / n > allowed
+    return ClauseResult(
+        clause="availability.target",
+        target=f"≥ {contract.availability.target:g}",
+        measured=1.0 - seen.failures / n if n else None,
+        unit="fraction",
+        verdict="miss" if failed else "pass" if bound <= allowed else "not shown",
+        n=n,
+        note=f"{seen.failures}/{n} failed, upper 95 % bound {bound:.2e}",
+    )
+
+
+def _accuracy(contract: Contract, seen: Observed) -> list[ClauseResult]:
+    positives = sum(seen.labels)
+    results = []
+    for clause in contract.accuracy:
+        value = seen.metrics.get(clause.metric)
+        verdict: Verdict = "not shown" if value is None else "pass" if value >= clause.floor else "miss"
+        results.append(
+            ClauseResult(
+                clause=f"accuracy.{clause.metric}",
+                target=f"≥ {clause.floor:g}",
+                measured=value,
+                unit="",
+                verdict=verdict,
+                n=len(seen.labels),
+                note=f"{positives} positive labels among matured decisions",
+            )
+        )
+    return results
+
+
+def _freshness(contract: Contract, seen: Observed) -> list[ClauseResult]:
+    n = len(seen.latencies_ms)
+    return [
+        ClauseResult(
+            clause=f"freshness.{clause.view}",
+            target="no decision on stale features",
+            measured=float(seen.stale),
+            unit="decisions",
+            verdict="not shown" if not n else "miss" if seen.stale else "pass",
+            n=n,
+        )
+        for clause in contract.freshness
+    ]

@@ -1,0 +1,1 @@
+"""The embedded platform of `headway up`: services as supervised processes of one home folder."""

@@ -1,0 +1,1 @@
+"""Programs of our own that run as embedded services, each started as `python -m`."""

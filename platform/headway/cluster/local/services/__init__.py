@@ -1,0 +1,1 @@
+"""One module per embedded service: how it starts and how it says that it is healthy."""

@@ -1,0 +1,138 @@
+"""The only place that starts Ray or Serve or connects to them, because both read their environment once.
+
+Ray reads it when a process starts, Serve when it is imported, in the driver and in the detached controller: so the
+environment is built here in one piece, given to the head node when it starts and set in drivers before they connect.
+Names were taken from `ray.serve._private.constants` and `ray._private.ray_constants` of Ray 2.60.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from headway.core.errors import ServiceFailed
+from headway.core.platform_state import BLOCK_REPLICAS, BLOCK_WORKERS, PlatformState, read_state
+from headway.core.settings import Settings
+
+NAMESPACE = "headway"
+OBJECT_STORE_BYTES = 1 << 30
+"""Bound of shared memory; more spills to the session folder."""
+LOGICAL_CPUS = 4
+"""At least this many, whatever the machine has: replicas and coordinators ask for fractions."""
+TOKEN_FILE = "ray.token"
+
+
+def token_path(home: Path) -> Path:
+    """Return the file of the cluster's token: whoever reads it can run code in the cluster, so it is 0600."""
+    return home / "keys" / TOKEN_FILE
+
+
+def logical_cpus() -> int:
+    """Return the logical CPUs the head node declares."""
+    return max(LOGICAL_CPUS, os.cpu_count() or 1)
+
+
+def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
+    """Return what the head node, and every process it starts, must find in its environment."""
+    replicas_http = state.ports["block"] + BLOCK_WORKERS
+    replicas_grpc = replicas_http + BLOCK_REPLICAS
+    # HAProxy appends /<56 hex digits>/admin.sock.<pid>.tmp, and a unix socket's path ends at 107 bytes
+    haproxy = Path(state.ray_temp)
+    python_path = [str(settings.project), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return driver_env(settings, state) | {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(state.ports["haproxy-stats"]),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(state.ports["haproxy-metrics"]),
+        # one datagram per request to nobody: the access log, and the one a Python actor parses for metrics
+        "RAY_SERVE_HAPROXY_LOG_TARGET": "/dev/null",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(state.ports["serve-fallback-http"]),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(state.ports["serve-fallback-grpc"]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas_http),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas_grpc - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(replicas_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(replicas_grpc + BLOCK_REPLICAS - 1),
+        # one machine: HAProxy sees a change within a second, so a replaced replica need not linger for thirty
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        "RAY_worker_niceness": "0",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(python_path)),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "1",
+        "POLARS_MAX_THREADS": "1",
+    }
+
+
+def driver_env(settings: Settings, state: PlatformState) -> dict[str, str]:
+    """Return what a process that connects needs; `headway status --shell` prints it for `serve run` and `ray`."""
+    return {
+        "HEADWAY_HOME": str(settings.home),
+        "HEADWAY_PROJECT": str(settings.project),
+        "RAY_ADDRESS": state.ray_address,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path(settings.home)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    }
+
+
+def connect(settings: Settings) -> None:
+    """Connect this process to the platform's cluster; does nothing in a process that already is.
+
+    Raises ServiceFailed when the platform is not up, or when the process is connected to another cluster.
+    """
+    import ray
+
+    state = read_state(settings.home)
+    if ray.is_initialized():
+        address = ray.get_runtime_context().gcs_address
+        # Ray names the node by its own address, the state by loopback: the port tells them apart
+        if state is not None and address.rsplit(":", 1)[-1] != str(state.ports["ray-gcs"]) and not _in_worker():
+            raise ServiceFailed(
+                f"this process is connected to the cluster at {address}, not to the one of {settings.home}",
+                hint="call ray.shutdown() first",
+            )
+        return
+    if state is None:
+        raise ServiceFailed(f"the platform of {settings.home} is not up", hint="headway up")
+    os.environ.update(driver_env(settings, state))
+    try:
+        ray.init(address=state.ray_address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise ServiceFailed(
+            f"Ray at {state.ray_address} does not answer: {error}", hint="headway up repairs it, headway status tells"
+        ) from error
+
+
+def start_serve(settings: Settings) -> None:
+    """Start Serve behind HAProxy on the platform's own host and port; idempotent.
+
+    `serve.run` alone would start it on Serve's defaults, all interfaces and port 8000.
+    """
+    connect(settings)
+    state = read_state(settings.home)
+    if state is None:
+        raise ServiceFailed(f"the platform of {settings.home} is not up", hint="headway up")
+    from ray import serve
+
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.http_host, "port": state.http_port},
+        logging_config={"enable_access_log": False},
+    )
+
+
+def _in_worker() -> bool:
+    """Tell a Ray worker, whose cluster nobody chose, from a driver."""
+    import ray
+
+    return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)

@@ -1,0 +1,128 @@
+"""From Arrow tables to the kernel's arrays: one conversion for lake, ingestion and training, so that all agree."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headway.core.errors import InvalidValue
+from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.core.types import Int64
+from headway.features.definitions import EventSource, WindowView
+from headway.features.events import Events, build_events, event_ids, scaled
+
+ARROW_TYPES = {
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": pa.int64(),
+}
+"""dtype of a definition → Arrow type in memory; timestamps are int64 UTC microseconds."""
+
+
+def times(table: pa.Table, name: str, *, otherwise: str | None = None) -> Int64:
+    """Return a time column as int64 UTC microseconds; naive timestamps are UTC.
+
+    `otherwise` names the column that stands in where `name` is absent. InvalidValue where a time is null or no time.
+    """
+    if name not in table.column_names:
+        if otherwise is None:
+            raise InvalidValue(name, "the table has no such column", hint="int64 microseconds or timestamp")
+        return times(table, otherwise)
+    column = table[name]
+    if column.null_count:
+        raise InvalidValue(name, f"{column.null_count} rows have no time")
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
+    if not pa.types.is_integer(column.type):
+        raise InvalidValue(name, f"{column.type} is not a time", hint="int64 microseconds or timestamp")
+    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+
+
+def keys(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
+    """Return a key column: int64, or object where keys are strings or some are null."""
+    if name not in table.column_names:
+        raise InvalidValue(name, "the table has no such key column")
+    column = table[name].combine_chunks() if table[name].num_chunks != 1 else table[name].chunk(0)
+    column = _cast(column, dtype, name)
+    if dtype == "string" or column.null_count:
+        return np.array(column.to_pylist(), dtype=object)
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
+
+
+def conform(source: EventSource, table: pa.Table) -> pa.Table:
+    """Return the table in the source's columns and types, with both times as int64; InvalidValue names the column.
+
+    A missing known_time is the event_time; a null id is refused.
+    """
+    columns = {}
+    for name, dtype in source.columns.items():
+        if name not in table.column_names:
+            raise InvalidValue(name, f"events of {source.name} need this column")
+        columns[name] = _cast(table[name], dtype, name)
+    if columns[source.id].null_count:
+        raise InvalidValue(source.id, "an event without an id cannot be told from another")
+    event_time = times(table, EVENT_TIME)
+    columns[EVENT_TIME] = pa.array(event_time)
+    columns[KNOWN_TIME] = pa.array(times(table, KNOWN_TIME, otherwise=EVENT_TIME))
+    return pa.table(columns)
+
+
+def events_of(view: WindowView, table: pa.Table) -> Events:
+    """Return the events of a view from rows of its source; rows without a key are left out."""
+    if table.num_rows and table[view.entity.key].null_count:
+        table = table.filter(pc.is_valid(table[view.entity.key]))
+    source = view.source
+    values = {
+        (column, scale): scaled(numbers(table, column, source.columns[column]), scale, field=column)
+        for column, scale in view.columns
+    }
+    return build_events(
+        keys(table, view.entity.key, view.entity.dtype),
+        times(table, EVENT_TIME),
+        times(table, KNOWN_TIME, otherwise=EVENT_TIME),
+        event_ids(np.asarray(table[source.id].to_numpy())),
+        values,
+    )
+
+
+def needed(view: WindowView) -> list[str]:
+    """Return the columns of the source that a view reads, without the times."""
+    return list(dict.fromkeys([view.entity.key, view.source.id, *(column for column, _ in view.columns)]))
+
+
+def numbers(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
+    """Return a numeric column as declared; nulls become NaN."""
+    if dtype == "string":
+        raise InvalidValue(name, "a string cannot be aggregated")
+    column = _cast(table[name], dtype, name)
+    if column.null_count or pa.types.is_floating(column.type):
+        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    return np.asarray(column.to_numpy())
+
+
+def locate(known: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> Int64:
+    """Return the position of each wanted key in the ascending known ones, −1 where it is absent or None."""
+    if len(known) == 0 or len(wanted) == 0:
+        return np.full(len(wanted), -1, np.int64)
+    if wanted.dtype.kind == "O":
+        position = {key: i for i, key in enumerate(known.tolist())}
+        return np.array([position.get(key, -1) for key in wanted], np.int64)
+    found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[found] == wanted, found, -1).astype(np.int64)
+
+
+def _cast(column: pa.ChunkedArray, dtype: str, name: str) -> pa.ChunkedArray:
+    wanted = ARROW_TYPES[dtype]
+    if column.type == wanted:
+        return column
+    if dtype == "timestamp" and pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
+    try:
+        return column.cast(wanted, safe=not pa.types.is_floating(column.type))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise InvalidValue(name, f"{column.type} values where {dtype} is declared") from None

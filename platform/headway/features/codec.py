@@ -1,0 +1,96 @@
+"""The packed value of one key of one view: a header and one int64 record per event.
+
+Layout, little-endian int64: [magic, sequence, truncated_before, CRC-32 of the records], then per event
+[event_time, known_time, id, value of each (column, scale) in sorted order]. Records of several keys can be joined and
+read as one matrix. The sequence grows with every write and is what compare-and-set compares.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from headway.core.canonical import canonical, sha256
+from headway.core.errors import CorruptState
+from headway.core.types import Int64
+from headway.features.definitions import WindowView
+from headway.features.events import NEVER, Events
+
+MAGIC = 0x3157_4448
+HEADER = struct.Struct("<qqqq")
+_TIMES = 3
+
+
+def prefix(view: WindowView) -> bytes:
+    """Return what the view's keys begin with; another shape of record gets other keys, so that versions can coexist."""
+    shape = {"source": view.source.name, "entity": view.entity.key, "columns": [list(c) for c in view.columns]}
+    return f"headway:f:{view.name}@{sha256(canonical(shape))[:8]}:".encode()
+
+
+def watermark_key(view: WindowView) -> bytes:
+    """Return the key of the view's watermark."""
+    return b"headway:w:" + prefix(view)[len(b"headway:f:") : -1]
+
+
+def width(view: WindowView) -> int:
+    """Return the int64s per event."""
+    return _TIMES + len(view.columns)
+
+
+def pack(sequence: int, truncated_before: int, records: bytes) -> bytes:
+    """Return the stored value."""
+    return HEADER.pack(MAGIC, sequence, truncated_before, zlib.crc32(records)) + records
+
+
+def records(view: WindowView, events: Events) -> Int64:
+    """Return the events as a matrix int64[e, width]."""
+    assert events.ids is not None
+    columns = [events.event_time, events.known_time, events.ids, *(events.values[name] for name in view.columns)]
+    return np.ascontiguousarray(np.stack(columns, axis=1), "<i8")
+
+
+def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, list[int]]:
+    """Return the events of keys 0, 1, …, one per payload (None: never written), and their sequences.
+
+    Raises CorruptState where a value is not what `pack` wrote.
+    """
+    size = width(view) * 8
+    header = HEADER.size
+    m = len(payloads)
+    counts = [0] * (m + 1)
+    truncated = [NEVER] * m
+    sequences = [0] * m
+    parts: list[memoryview] = []
+    for i, payload in enumerate(payloads):
+        if payload is None:
+            continue
+        body = memoryview(payload)[header:]
+        if len(payload) < header or len(body) % size:
+            raise _corrupt(view)
+        magic, sequences[i], truncated[i], checksum = HEADER.unpack_from(payload)
+        if magic != MAGIC or zlib.crc32(body) != checksum:
+            raise _corrupt(view)
+        counts[i + 1] = len(body) // size
+        parts.append(body)
+    matrix = np.frombuffer(b"".join(parts), "<i8").reshape(-1, width(view)).T
+    values = {name: matrix[_TIMES + i] for i, name in enumerate(view.columns)}
+    events = Events(
+        keys=np.arange(m, dtype=np.int64),
+        offsets=np.cumsum(counts, dtype=np.int64),
+        event_time=matrix[0],
+        known_time=matrix[1],
+        ids=matrix[2],
+        values=values,
+        truncated_before=np.array(truncated, np.int64),
+    )
+    return events, sequences
+
+
+def _corrupt(view: WindowView) -> CorruptState:
+    return CorruptState(
+        f"the online features of {view.name} hold a value that was not written by this platform",
+        hint="delete the keys headway:f:* of the view and run: headway features materialize",
+    )

@@ -1,0 +1,77 @@
+"""From view features and request columns to the model's input: the same functions over training blocks and requests."""
+
+from __future__ import annotations
+
+import inspect
+from types import ModuleType
+
+import numpy as np
+
+from headway.core.canonical import canonical, sha256
+from headway.core.errors import DefinitionError, InvalidValue
+from headway.core.times import EVENT_TIME
+from headway.core.types import Columns, Int64, Matrix
+from headway.features import events, windows
+from headway.features.definitions import FeatureService
+
+
+def transform(service: FeatureService, columns: Columns, at: Int64) -> Columns:
+    """Return the columns with the outputs of the service's transformations added, as float32.
+
+    `at` are the decision times, int64[n]; a transformation sees them as `event_time`. Raises InvalidValue for a
+    missing input and DefinitionError where a function does not return what it declared.
+    """
+    made: Columns = dict(columns)
+    for step in service.transformations:
+        inputs: Columns = {}
+        for name in step.inputs:
+            if name == EVENT_TIME:
+                inputs[name] = at
+            elif name in made:
+                inputs[name] = made[name]
+            else:
+                raise InvalidValue(name, f"needed by the transformation {step.name!r} and not given")
+        outputs = step.function(inputs)
+        if set(outputs) != set(step.outputs):
+            raise DefinitionError(
+                f"returned {', '.join(sorted(outputs)) or 'nothing'}",
+                field=f"{service.name}.{step.name}",
+                expected=", ".join(sorted(step.outputs)),
+            )
+        for name, values in outputs.items():
+            column = np.asarray(values, dtype=np.float32)
+            if column.shape != at.shape:
+                raise DefinitionError(
+                    f"{name} has the shape {column.shape}",
+                    field=f"{service.name}.{step.name}",
+                    expected=f"one value per row: {at.shape}",
+                )
+            made[name] = column
+    return made
+
+
+def matrix(service: FeatureService, columns: Columns) -> Matrix:
+    """Return float32[n, k] in the order of `service.features`, missing values as NaN; InvalidValue names what lacks."""
+    stacked: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = []
+    for name in service.features:
+        column = columns.get(name)
+        if column is None:
+            raise InvalidValue(name, f"a feature of {service.name} that is not among the columns")
+        try:
+            stacked.append(np.asarray(column, dtype=np.float32))
+        except (TypeError, ValueError):
+            raise InvalidValue(name, f"{column.dtype} values where the model needs numbers") from None
+    if not stacked:
+        return np.empty((0, 0), np.float32)
+    result = np.empty((len(stacked[0]), len(stacked)), np.float32)
+    for position, values in enumerate(stacked):
+        result[:, position] = values
+    return result
+
+
+def kernel_sha256(service: FeatureService) -> str:
+    """Return the hash of everything that decides a feature value: the definition and the kernel's source text."""
+    modules: tuple[ModuleType, ...] = (events, windows)
+    sources = [inspect.getsource(module) for module in modules]
+    sources.append(inspect.getsource(transform) + inspect.getsource(matrix))
+    return sha256(canonical({"definition": service.describe(), "sources": sources}))

@@ -1,0 +1,126 @@
+"""One asyncio connection to a Redis-protocol server: requests are packed by hand, replies parsed by hiredis.
+
+Replies come in the order of requests, so that many callers share the connection and each call costs one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from headway.core.errors import Unavailable
+
+
+def request(parts: Sequence[bytes]) -> bytes:
+    """Return a command in the RESP protocol."""
+    packed = [b"*%d\r\n" % len(parts)]
+    packed.extend(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"".join(packed)
+
+
+class _Wire(asyncio.Protocol):
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            future = self._waiting.popleft()
+            if future.done():
+                continue
+            if isinstance(reply, hiredis.ReplyError):
+                future.set_exception(Unavailable(f"the online store refused: {reply}", retry_after_s=1.0))
+            else:
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(_away(exc or ConnectionError("connection closed")))
+
+    def send(self, data: bytes) -> asyncio.Future[Any]:
+        assert self.transport is not None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self.transport.write(data)
+        return future
+
+
+class RedisLink:
+    """A lazily opened, self-repairing connection; use it from one event loop."""
+
+    def __init__(self, url: str, *, timeout_s: float = 0.5) -> None:
+        self._url = urlsplit(url)
+        self._timeout_s = timeout_s
+        self._wire: _Wire | None = None
+        self._opening: asyncio.Task[_Wire] | None = None
+
+    async def call(self, data: bytes) -> Any:
+        """Send a packed request and return its reply; Unavailable when the server is away or too slow."""
+        timer: asyncio.TimerHandle | None = None
+        try:
+            wire = self._wire
+            if wire is None or wire.transport is None:
+                wire = await self._connect()
+            future = wire.send(data)
+            timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, wire, future)
+            return await future
+        except OSError as error:
+            raise _away(error) from error
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        wire, self._wire = self._wire, None
+        if wire is not None and wire.transport is not None:
+            wire.transport.close()
+            await asyncio.sleep(0)
+
+    def _late(self, wire: _Wire, future: asyncio.Future[Any]) -> None:
+        """Give up a call and its connection: whatever else waits there is late as well."""
+        if not future.done():
+            future.set_exception(_away(TimeoutError(f"no answer in {self._timeout_s} s")))
+        if wire.transport is not None:
+            wire.transport.abort()
+
+    async def _connect(self) -> _Wire:
+        """Open the connection once, however many callers wait for it."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> _Wire:
+        loop = asyncio.get_running_loop()
+        url = self._url
+        async with asyncio.timeout(self._timeout_s):
+            if url.scheme == "unix":
+                _, wire = await loop.create_unix_connection(_Wire, url.path)
+            else:
+                _, wire = await loop.create_connection(_Wire, url.hostname or "127.0.0.1", url.port or 6379)
+            if url.password:
+                parts = [b"AUTH", unquote(url.username or "default").encode(), unquote(url.password).encode()]
+                await wire.send(request(parts))
+            database = url.path.strip("/") if url.scheme != "unix" else ""
+            if database:
+                await wire.send(request([b"SELECT", database.encode()]))
+        self._wire = wire
+        return wire
+
+
+def _away(error: BaseException) -> Unavailable:
+    return Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")

@@ -1,0 +1,218 @@
+"""Writes events to the online store: merged per key, pruned, capped, and swapped in by compare-and-set.
+
+A write reads the keys it touches, merges in memory and replaces each value only if nobody else did meanwhile, so that
+two writers never lose an event and late or repeated ones change nothing they should not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import redis
+
+from headway.core.errors import Conflict, InvalidValue, Unavailable
+from headway.core.times import DAY
+from headway.core.types import Int64
+from headway.features import codec
+from headway.features.arrow import conform, events_of
+from headway.features.definitions import Overflow, WindowView
+from headway.features.events import NEVER, Events, build_events
+
+_SWAP = """
+local lost = {}
+for i = 1, #KEYS do
+  if redis.call('GETRANGE', KEYS[i], 0, 31) == ARGV[2 * i - 1] then
+    redis.call('SET', KEYS[i], ARGV[2 * i])
+  else
+    lost[#lost + 1] = i
+  end
+end
+return lost
+"""
+_RAISE = """
+local current = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) > current then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1
+"""
+_ATTEMPTS = 20
+_CHUNK = 512
+_TIMEOUT_S = 10.0
+SLACK = DAY
+"""Events are kept this much longer than the longest window, for reads that come late."""
+
+
+@dataclass(kw_only=True)
+class WriteReport:
+    """What a write did."""
+
+    keys: int = 0
+    """Keys touched."""
+    events: int = 0
+    """Distinct events given."""
+    pruned: int = 0
+    """Events dropped because no window reaches them any more."""
+    overflowed: int = 0
+    """Events dropped because their key holds more than `max_events`."""
+    retries: int = 0
+    """Keys written again because another writer was first."""
+
+
+@dataclass(kw_only=True)
+class _Merged:
+    events: Events
+    values: list[bytes] = field(default_factory=list)
+    pruned: int = 0
+    overflowed: int = 0
+
+
+class OnlineStore:
+    """Packed events per (view, key) on a Redis-protocol server."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Any = redis.Redis.from_url(
+            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
+        )
+        self._swap = self._client.register_script(_SWAP)
+        self._raise = self._client.register_script(_RAISE)
+
+    def write(self, view: WindowView, events: pa.Table) -> WriteReport:
+        """Merge rows of the view's source into the store; Unavailable if the server is away.
+
+        Raises InvalidValue, naming the key, where a view with `Overflow.REJECT` would exceed `max_events`; keys of
+        earlier chunks are written then, and repeating the write is harmless.
+        """
+        new = events_of(view, conform(view.source, events))
+        report = WriteReport(keys=len(new.keys), events=len(new.event_time))
+        try:
+            for begin in range(0, len(new.keys), _CHUNK):
+                self._write_keys(view, _part(new, begin, min(begin + _CHUNK, len(new.keys))), report)
+        except redis.RedisError as error:
+            raise _away(error) from error
+        return report
+
+    def set_watermark(self, view: WindowView, known_time: int) -> None:
+        """Say that the view is complete up to `known_time`; it never goes back."""
+        try:
+            self._raise(keys=[codec.watermark_key(view)], args=[known_time])
+        except redis.RedisError as error:
+            raise _away(error) from error
+
+    def watermark(self, view: WindowView) -> int:
+        """Return the view's watermark, 0 where none was set."""
+        try:
+            return int(self._client.get(codec.watermark_key(view)) or 0)
+        except redis.RedisError as error:
+            raise _away(error) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _write_keys(self, view: WindowView, new: Events, report: WriteReport) -> None:
+        names = [codec.prefix(view) + str(key).encode() for key in new.keys.tolist()]
+        todo = np.arange(len(names))
+        for _ in range(_ATTEMPTS):
+            part = new if len(todo) == len(names) else _pick(new, todo)
+            wanted = [names[i] for i in todo]
+            stored: list[bytes | None] = self._client.mget(wanted)
+            merged = merge(view, part, stored)
+            arguments: list[bytes] = []
+            for old, value in zip(stored, merged.values, strict=True):
+                arguments += [b"" if old is None else old[: codec.HEADER.size], value]
+            lost = self._swap(keys=wanted, args=arguments)
+            report.pruned += merged.pruned
+            report.overflowed += merged.overflowed
+            if not lost:
+                return
+            report.retries += len(lost)
+            todo = todo[np.array(lost) - 1]
+        raise Conflict(
+            f"{len(todo)} keys of {view.name} keep changing", hint="look who else is writing: headway status"
+        )
+
+
+def merge(view: WindowView, new: Events, stored: list[bytes | None]) -> _Merged:
+    """Return the new value of each key of `new`, whose stored values are given in the same order."""
+    old, sequences = codec.unpack(view, stored)
+    assert old.ids is not None
+    assert new.ids is not None
+    m = len(new.keys)
+    if len(old.event_time) == 0:
+        both = Events(
+            keys=np.arange(m),
+            offsets=new.offsets,
+            event_time=new.event_time,
+            known_time=new.known_time,
+            ids=new.ids,
+            values=new.values,
+            truncated_before=old.truncated_before,
+        )
+    else:
+        codes = [np.repeat(np.arange(m), np.diff(each.offsets)) for each in (old, new)]
+        both = build_events(
+            np.concatenate(codes),
+            np.concatenate([old.event_time, new.event_time]),
+            np.concatenate([old.known_time, new.known_time]),
+            np.concatenate([old.ids, new.ids]),
+            {name: np.concatenate([old.values[name], new.values[name]]) for name in view.columns},
+        )
+    begin, expired = _bounds(view, both, new)
+    truncated = old.truncated_before.copy()
+    dropped = begin > both.offsets[:-1]
+    truncated[dropped] = np.maximum(truncated[dropped], both.event_time[begin[dropped] - 1])
+    data = codec.records(view, both)
+    merged = _Merged(
+        events=both, pruned=int(expired.sum()), overflowed=int((begin - both.offsets[:-1] - expired).sum())
+    )
+    for i in range(m):
+        body = data[begin[i] : both.offsets[i + 1]].tobytes()
+        merged.values.append(codec.pack(sequences[i] + 1, int(truncated[i]), body))
+    return merged
+
+
+def _bounds(view: WindowView, both: Events, new: Events) -> tuple[Int64, Int64]:
+    """Return where each key's kept events begin, and how many before that are out of every window's reach."""
+    start, end = both.offsets[:-1], both.offsets[1:]
+    begin = start.copy()
+    if view.horizon is not None:
+        newest = np.maximum.reduceat(both.known_time, start)
+        too_old = both.event_time <= np.repeat(newest - view.horizon - SLACK, end - start)
+        begin = start + np.add.reduceat(too_old.astype(np.int64), start)
+    expired = begin - start
+    if view.overflow is Overflow.REJECT:
+        full = np.flatnonzero(end - begin > view.max_events)
+        if len(full):
+            raise InvalidValue(
+                view.entity.key,
+                f"{new.keys[full[0]]} has more than {view.max_events} events in {view.name}",
+                hint="raise max_events or drop the oldest",
+            )
+    headroom = view.max_events + view.max_events // 8 + 8
+    return np.maximum(begin, end - headroom), expired
+
+
+def _part(events: Events, low: int, high: int) -> Events:
+    return _pick(events, np.arange(low, high))
+
+
+def _pick(events: Events, positions: Int64) -> Events:
+    assert events.ids is not None
+    counts = np.diff(events.offsets)[positions]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    rows = np.repeat(events.offsets[:-1][positions] - offsets[:-1], counts) + np.arange(int(offsets[-1]))
+    return Events(
+        keys=events.keys[positions],
+        offsets=offsets,
+        event_time=events.event_time[rows],
+        known_time=events.known_time[rows],
+        ids=events.ids[rows],
+        values={name: column[rows] for name, column in events.values.items()},
+        truncated_before=np.full(len(positions), NEVER, np.int64),
+    )
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")

@@ -1,0 +1,119 @@
+"""The folder of a model version: what training writes, what a replica loads, and in which order it may trust it.
+
+```
+model.json          XGBoost's trees            profile.json       reference counts for drift
+model.onnx          the same trees             input_schema.json  types, ranges, nulls
+warmup.json         rows, expected scores      definition.json    feature service and job, as hashed
+statement.dsse.json signed; names every other file with size and SHA-256
+```
+The statement is verified (`governance.statement.verify_version`) before `load_artefact` parses anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headway.core.canonical import canonical
+from headway.core.clock import Clock
+from headway.core.errors import InvalidValue, Tampered
+from headway.core.types import Matrix
+from headway.features.profile import Profile
+from headway.governance.statement import ModelStatement
+from headway.models.backend import Backend
+from headway.models.backends import open_backend
+from headway.models.input_schema import InputSchema
+from headway.models.onnx_export import export_onnx
+from headway.models.parity import BackendReport, compare
+from headway.models.probe import WARMUP_FILE, probe
+from headway.models.validation import read_model_json
+from headway.models.warmup import Warmup, make_warmup
+
+if TYPE_CHECKING:
+    import xgboost
+
+PROFILE_FILE, SCHEMA_FILE, DEFINITION_FILE = "profile.json", "input_schema.json", "definition.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """A version ready to serve."""
+
+    backend: Backend
+    profile: Profile
+    input_schema: InputSchema
+    warmup: Warmup
+    statement: ModelStatement
+
+
+def write_artefact(
+    folder: Path,
+    *,
+    booster: xgboost.Booster,
+    profile: Profile,
+    input_schema: InputSchema,
+    sample: Matrix,
+    definition: Mapping[str, Any],
+    clock: Clock,
+) -> tuple[BackendReport, ...]:
+    """Write every file but the statement into an empty folder; return the back ends' reports, the chosen one first.
+
+    Args:
+        folder: Made if it does not exist; InvalidValue if it holds anything, since the signed file set is exact.
+        booster: A binary:logistic booster of k features.
+        profile: Reference profile of features and score.
+        input_schema: Columns in the order of the matrix.
+        sample: float32 [n ≥ 1, k], rows on which parity is measured and from which the warm-up is drawn.
+        definition: Feature service and job as builtin types.
+        clock: For the measurement.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InvalidValue("folder", f"{folder.name} is not empty", hint="write each version into a new folder")
+    booster.save_model(str(folder / "model.json"))
+    (folder / "model.onnx").write_bytes(export_onnx(read_model_json(folder / "model.json")))
+    reference = open_backend("xgboost", folder)
+    reports = compare(reference, (open_backend("onnx", folder),), sample, clock)
+    warmup = make_warmup(input_schema.names, sample, open_backend(reports[0].name, folder))
+    (folder / WARMUP_FILE).write_bytes(msgspec.json.encode(warmup))
+    (folder / SCHEMA_FILE).write_bytes(msgspec.json.encode(input_schema))
+    (folder / PROFILE_FILE).write_bytes(msgspec.json.encode(profile))
+    (folder / DEFINITION_FILE).write_bytes(canonical(dict(definition)))
+    probe(folder, reports[0].name)
+    return reports
+
+
+def load_artefact(folder: Path, statement: ModelStatement, *, trial: bool = True) -> Artefact:
+    """Parse a folder whose statement `verify_version` returned, and warm up; Tampered when anything does not fit.
+
+    Args:
+        folder: The verified folder.
+        statement: What `verify_version` returned for it.
+        trial: Load in a child process first; False only where this very statement was tried before.
+    """
+    if statement.backend == "xgboost":
+        read_model_json(folder / "model.json")
+    if trial:
+        probe(folder, statement.backend)
+    try:
+        warmup = msgspec.json.decode((folder / WARMUP_FILE).read_bytes(), type=Warmup)
+        schema = msgspec.json.decode((folder / SCHEMA_FILE).read_bytes(), type=InputSchema)
+        profile = msgspec.json.decode((folder / PROFILE_FILE).read_bytes(), type=Profile)
+    except (msgspec.MsgspecError, OSError) as error:
+        raise Tampered(f"{folder.name} cannot be read: {error}") from error
+    if warmup.features != schema.names:
+        raise Tampered(f"{folder.name}: warm-up and input schema name different features")
+    backend = open_backend(statement.backend, folder)
+    warmup.check(backend)
+    return Artefact(backend=backend, profile=profile, input_schema=schema, warmup=warmup, statement=statement)
+
+
+def read_definition(folder: Path) -> dict[str, Any]:
+    """Return `definition.json` of a verified folder."""
+    definition: dict[str, Any] = json.loads((folder / DEFINITION_FILE).read_bytes())
+    return definition

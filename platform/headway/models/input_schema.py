@@ -1,0 +1,53 @@
+"""What the model was trained to see: type, range and nulls of every feature, signed with the version."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from headway.core.errors import InvalidValue
+from headway.core.types import Matrix
+
+
+class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One column of the model's input."""
+
+    name: str
+    dtype: str = "float32"
+    minimum: float | None = None
+    """Smallest value seen in training; null: only missing values were seen."""
+    maximum: float | None = None
+    nulls: bool = True
+    """Whether missing values were seen."""
+
+
+class InputSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Columns in the order of the matrix."""
+
+    features: tuple[FeatureSchema, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(feature.name for feature in self.features)
+
+
+def describe_input(names: tuple[str, ...], matrix: Matrix) -> InputSchema:
+    """Return the schema observed in float32 [n, k]; InvalidValue names an infinite column."""
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
+        raise InvalidValue("matrix", f"shape {matrix.shape}, expected [n, {len(names)}]")
+    features = []
+    for index, name in enumerate(names):
+        column = matrix[:, index]
+        if np.isinf(column).any():
+            raise InvalidValue(name, "holds an infinite value", hint="bound the transformation that makes it")
+        present = column[~np.isnan(column)]
+        features.append(
+            FeatureSchema(
+                name=name,
+                minimum=float(present.min()) if len(present) else None,
+                maximum=float(present.max()) if len(present) else None,
+                nulls=len(present) < len(column),
+            )
+        )
+    return InputSchema(features=tuple(features))

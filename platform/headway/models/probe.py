@@ -1,0 +1,51 @@
+"""First load of a model in a process of its own: a file that crashes a native parser kills the probe, not the replica.
+
+Run as `python -m headway.models.probe FOLDER BACKEND` on a folder whose signature was verified.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from headway.core.errors import HeadwayError, Tampered
+from headway.models.backends import open_backend
+from headway.models.warmup import Warmup
+
+TIMEOUT_S = 60.0
+WARMUP_FILE = "warmup.json"
+
+
+def probe(folder: Path, backend: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    """Load the model and assert its warm-up in a child process; Tampered says how the child ended."""
+    command = [sys.executable, "-m", "headway.models.probe", str(folder), backend]
+    try:
+        child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise Tampered(f"loading {folder.name} with {backend} did not end within {timeout_s:.0f} s") from None
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines()
+        ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit status {child.returncode}"
+        raise Tampered(
+            f"the trial load of {folder.name} with {backend} ended with {ended}: {lines[-1] if lines else 'no output'}",
+            hint="the model file cannot be served; train again or roll back",
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Load and warm up; return 0, or 1 with the reason on standard error."""
+    folder, backend = Path(arguments[0]), arguments[1]
+    try:
+        warmup = msgspec.json.decode((folder / WARMUP_FILE).read_bytes(), type=Warmup)
+        warmup.check(open_backend(backend, folder))
+    except (HeadwayError, msgspec.MsgspecError, OSError, RuntimeError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

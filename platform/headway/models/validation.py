@@ -1,0 +1,74 @@
+"""Checks of a model file's structure before a native parser sees it.
+
+XGBoost trusts the node indices in its JSON: out-of-range ones corrupt memory. A signature says who wrote the file, not
+that it is sound, so the indices are checked here, in Python, first.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headway.core.errors import Tampered
+from headway.core.types import Int64
+
+_ARRAYS = (
+    "left_children", "right_children", "parents", "split_indices", "split_conditions", "default_left",
+    "base_weights", "loss_changes", "sum_hessian", "split_type",
+)  # fmt: skip
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    """Return the parsed `model.json` after checking every tree; Tampered says what does not hold."""
+    try:
+        model: dict[str, Any] = json.loads(path.read_bytes())
+        learner = model["learner"]
+        count = int(learner["learner_model_param"]["num_feature"])
+        booster = learner["gradient_booster"]["model"]
+        trees = booster["trees"]
+        if len(booster["tree_info"]) != len(trees):
+            raise Tampered(f"{path.name}: {len(trees)} trees, {len(booster['tree_info'])} entries in tree_info")
+        for index, tree in enumerate(trees):
+            _check_tree(tree, count, f"{path.name}: tree {index}")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise Tampered(f"{path.name} is not an XGBoost model: {error!r}") from error
+    return model
+
+
+def _check_tree(tree: dict[str, Any], features: int, where: str) -> None:
+    if tree["categories"]:
+        raise Tampered(f"{where}: categorical splits are not supported")
+    arrays = {name: np.asarray(tree[name]) for name in _ARRAYS}
+    number = len(arrays["left_children"])
+    if number == 0 or int(tree["tree_param"]["num_nodes"]) != number:
+        raise Tampered(f"{where}: num_nodes does not match its {number} nodes")
+    for name, values in arrays.items():
+        if values.shape != (number,):
+            raise Tampered(f"{where}: {name} has shape {values.shape}, expected ({number},)")
+    if not np.array_equal(arrays["left_children"] == -1, arrays["right_children"] == -1):
+        raise Tampered(f"{where}: a node has one child")
+    reachable(arrays["left_children"], arrays["right_children"], where)
+    split = arrays["split_indices"]
+    if split.min() < 0 or split.max() >= features:
+        raise Tampered(f"{where}: a split index is outside [0, {features})")
+    if not np.isfinite(arrays["split_conditions"].astype(np.float64)).all():
+        raise Tampered(f"{where}: a split condition is not finite")
+
+
+def reachable(left: Int64, right: Int64, where: str = "tree") -> Int64:
+    """Return the nodes that a walk from the root meets, ascending; Tampered unless they form a tree."""
+    seen = np.zeros(len(left), dtype=bool)
+    seen[0] = True
+    level = np.zeros(1, dtype=np.int64)
+    while len(level):
+        inner = level[left[level] != -1]
+        level = np.concatenate([left[inner], right[inner]]).astype(np.int64)
+        if len(level) and (level.min() < 0 or level.max() >= len(left)):
+            raise Tampered(f"{where}: a child index is outside [0, {len(left)})")
+        if seen[level].any() or len(np.unique(level)) != len(level):
+            raise Tampered(f"{where}: a node is reached twice")
+        seen[level] = True
+    return np.flatnonzero(seen)

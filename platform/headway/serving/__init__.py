@@ -1,0 +1,15 @@
+"""Serving: one replica process that authenticates, batches, reads features, predicts and records a decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def application(use_case: str) -> Any:
+    """Return the Ray Serve application of a use case: `app = application("fraud")` in `serve_apps/fraud/__init__.py`."""
+    from headway.serving.app import build
+
+    return build(use_case)
+
+
+__all__ = ["application"]

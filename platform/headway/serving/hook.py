@@ -1,0 +1,67 @@
+"""The way past Serve's request wrapper: a middleware of the replica's own HTTP server answers our routes itself.
+
+Serve wraps each request in metrics, tracing, cancellation and bookkeeping that cost more than a decision. Under direct
+ingress its HTTP server runs the middlewares named by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`; set to
+`headway.serving.hook:middlewares`, requests below a route prefix that this process serves go straight to the gateway.
+Without the switch the same gateway is called by Serve, only slower. Health and routes (`/-/…`) always pass on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+IMPORT_PATH = "headway.serving.hook:middlewares"
+SWITCH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_APPS: dict[str, AsgiApp] = {}
+"""Route prefix → gateway of this process. The middleware is built by Serve without arguments, so the deployment and it
+can only meet in the process; filled once by the deployment's constructor, emptied when it stops."""
+
+
+def register(prefix: str, app: AsgiApp) -> None:
+    """Let requests below `prefix` go to `app`."""
+    _APPS[prefix] = app
+
+
+def unregister(prefix: str) -> None:
+    """Stop that."""
+    _APPS.pop(prefix, None)
+
+
+def enabled() -> bool:
+    """Whether this process was started with the hook."""
+    return os.environ.get(SWITCH) == IMPORT_PATH
+
+
+class HotPath:
+    """Pure ASGI: the table first, Serve's own path otherwise."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        if scope["type"] == "http" and _APPS:
+            path: str = scope["path"]
+            end = path.find("/", 1)
+            prefix = path if end < 0 else path[:end]
+            app = _APPS.get(prefix)
+            if app is not None:
+                scope["root_path"] = prefix
+                await app(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def middlewares() -> list[Any]:
+    """Return what Serve installs."""
+    from starlette.middleware import Middleware
+
+    return [Middleware(HotPath)]

@@ -1,0 +1,31 @@
+"""A request and a response as plain values, so that HTTP and Ray handle calls go through the same code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call, already read; `path` is relative to the application's route prefix."""
+
+    method: str
+    path: str
+    body: bytes
+    token: str | None = None
+    """Bearer token, without the word."""
+    request_id: str = ""
+    idempotency_key: str | None = None
+    content_type: str = "application/json"
+    binary_header: bool = False
+    """The caller used the binary tensor extension (`Inference-Header-Content-Length`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Beyond content-type, content-length and x-request-id."""

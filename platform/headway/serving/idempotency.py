@@ -1,0 +1,70 @@
+"""The same key and body within ten minutes get the first answer, and are counted, logged and scored once.
+
+Keys are scoped per subject. The memory is the replica's own: behind one replica it is complete, behind several it
+covers the retries that reach the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from headway.core.clock import Clock
+from headway.core.errors import Conflict
+from headway.serving.http import Response
+
+_KEEP_S = 600.0
+_ENTRIES = 50_000
+
+
+@dataclass(slots=True)
+class _Entry:
+    body: bytes
+    until: float
+    answer: asyncio.Future[Response]
+
+
+class Idempotency:
+    """Answers by (subject, key)."""
+
+    def __init__(self, clock: Clock, *, entries: int = _ENTRIES) -> None:
+        self._clock = clock
+        self._limit = entries
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+
+    def claim(self, sub: str, key: str, body: bytes) -> asyncio.Future[Response] | None:
+        """Return the future of the first answer, or None if the caller is first and must `settle`.
+
+        Raises Conflict when the key came with another body.
+        """
+        now = self._clock.monotonic()
+        while self._entries:
+            oldest = next(iter(self._entries.values()))
+            if oldest.until > now and len(self._entries) < self._limit:
+                break
+            self._entries.popitem(last=False)
+        entry = self._entries.get((sub, key))
+        if entry is not None:
+            if entry.body != body:
+                raise Conflict(
+                    "this idempotency key came with another body",
+                    field="idempotency-key",
+                    hint="use a new key for a new request",
+                )
+            return entry.answer
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._entries[(sub, key)] = _Entry(body=body, until=now + _KEEP_S, answer=future)
+        return None
+
+    def settle(self, sub: str, key: str, response: Response | None) -> None:
+        """Keep the first answer; None (it failed) frees the key, so that a retry is a first try again."""
+        entry = self._entries.get((sub, key))
+        if entry is None:
+            return
+        if response is None:
+            del self._entries[(sub, key)]
+            if not entry.answer.done():
+                entry.answer.cancel()
+        elif not entry.answer.done():
+            entry.answer.set_result(response)

@@ -1,0 +1,93 @@
+"""The columns a use case's decisions are made of, compiled once into strict decoders.
+
+Rows are tuples in column order whatever protocol they came by; a batch turns them into arrays in one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from headway.core.errors import DefinitionError
+from headway.core.times import EVENT_TIME
+from headway.core.types import Columns
+from headway.features.definitions import FeatureService
+
+MAX_ROWS = 1_000
+"""Rows of one request; a larger job belongs to `headway score`."""
+_FLOAT32 = float(np.finfo(np.float32).max)
+_FLOAT64 = float(np.finfo(np.float64).max)
+_TYPES: dict[str, Any] = {
+    "int64": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)],
+    "float32": Annotated[float, Meta(ge=-_FLOAT32, le=_FLOAT32)],
+    "float64": Annotated[float, Meta(ge=-_FLOAT64, le=_FLOAT64)],
+    "string": Annotated[str, Meta(min_length=1, max_length=256)],
+    "bool": bool,
+}
+_ARRAYS: dict[str, Any] = {
+    "int64": np.int64,
+    "float32": np.float32,
+    "float64": np.float64,
+    "string": object,
+    "bool": np.bool_,
+}
+Row = tuple[Any, ...]
+"""Values in the order of `DecisionSchema.names`, then the row's event_time (microseconds) or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionSchema:
+    """Names and types of a decision's input."""
+
+    keys: tuple[tuple[str, str], ...]
+    """(column, dtype) of the entities."""
+    request: tuple[tuple[str, str], ...]
+    """(column, dtype) that come with the request, without event_time."""
+
+    @classmethod
+    def of(cls, service: FeatureService) -> DecisionSchema:
+        """Return the schema of a feature service; DefinitionError for a dtype that a request cannot carry."""
+        keys = tuple((entity.key, entity.dtype) for entity in service.entities)
+        request = tuple((name, dtype) for name, dtype in service.request.items() if name != EVENT_TIME)
+        for name, dtype in (*keys, *request):
+            if dtype not in _TYPES:
+                raise DefinitionError(
+                    f"requests cannot carry {dtype}",
+                    field=f"{service.name}.{name}",
+                    expected=f"one of {', '.join(_TYPES)}",
+                )
+        return cls(keys=keys, request=request)
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """All (column, dtype) in order."""
+        return self.keys + self.request
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(name for name, _ in self.columns)
+
+    def row_type(self) -> type[msgspec.Struct]:
+        """Return a strict struct of one row: every column required, nothing else allowed but `event_time`."""
+        fields: list[Any] = [(name, _TYPES[dtype]) for name, dtype in self.columns]
+        fields.append((EVENT_TIME, int | str | None, None))
+        return msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False)
+
+    def value_type(self, dtype: str) -> Any:
+        """Return the type that one value of a dtype is checked against."""
+        return _TYPES[dtype]
+
+    def arrays(self, rows: list[Row]) -> Columns:
+        """Return rows as columns."""
+        values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
+        return {name: _array(list(column), dtype) for (name, dtype), column in zip(self.columns, values, strict=False)}
+
+
+def _array(values: list[Any], dtype: str) -> npt.NDArray[np.generic]:
+    return np.array(values, dtype=_ARRAYS[dtype])

@@ -1,0 +1,1 @@
+"""Training jobs: spine, ranges, recipe and gates per use case."""

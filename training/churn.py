@@ -1,0 +1,20 @@
+"""How the churn model comes about."""
+
+from __future__ import annotations
+
+from features.churn import LABEL_DELAY, churn_v1, purchase_outcomes
+from headway.training.definitions import Gate, TrainingJob, XGBoostRecipe
+
+job = TrainingJob(
+    use_case="churn",
+    service=churn_v1,
+    spine=purchase_outcomes,
+    label="buys_again",
+    label_delay=LABEL_DELAY,
+    train="240d",
+    evaluate="30d",
+    recipe=XGBoostRecipe(
+        params={"max_depth": 3, "eta": 0.1, "min_child_weight": 20, "subsample": 0.8, "lambda": 5}, rounds=100
+    ),
+    gates=(Gate(metric="roc_auc", floor=0.65),),
+)
