@@ -68,7 +68,7 @@ card_activity = WindowView(
     aggregates=(
         *count("1d", "7d", "30d"),
         *mean("amount", "1d", "7d", "30d", scale=100),
-        *largest("amount", "30d", scale=100),
+        *largest("amount", "7d", "30d", scale=100),
     ),
     max_events=512,
     owner=OWNER,
@@ -82,11 +82,11 @@ terminal_risk = WindowView(
     aggregates=(
         *count("1d", "7d", "30d", offset=LABEL_DELAY),
         *mean("is_fraud", "1d", "7d", "30d", offset=LABEL_DELAY),
-        *total("is_fraud", "7d", "30d", offset=LABEL_DELAY),
+        *total("is_fraud", "7d", "14d", "21d", "28d", offset=LABEL_DELAY),
     ),
     max_events=512,
     owner=OWNER,
-    description="Share of a terminal's transactions that proved fraudulent, as known seven days later.",
+    description="How many of a terminal's transactions proved fraudulent, as known seven days later.",
 )
 
 
@@ -102,19 +102,31 @@ def calendar(columns: Columns) -> Columns:
 
 
 @transformation(
-    inputs=("amount", "card_activity__amount_mean_30d", "card_activity__amount_max_30d"),
-    outputs=("amount_to_mean_30d", "amount_to_max_30d"),
+    inputs=(
+        "amount",
+        "card_activity__amount_mean_7d",
+        "card_activity__amount_max_7d",
+        "card_activity__amount_mean_30d",
+        "card_activity__amount_max_30d",
+    ),
+    outputs=("amount_to_mean_30d", "amount_to_max_30d", "mean_7d_to_mean_30d", "max_7d_to_mean_30d"),
 )
 def amount_ratios(columns: Columns) -> Columns:
-    """How unusual the amount is for this card; missing without history. Division only: equal to the bit everywhere."""
-    amount = columns["amount"].astype(np.float32)
+    """How unusual this amount, and the last week's, are for this card; missing without history.
+
+    Single divisions only: they round alike on every processor and for every batch size.
+    """
     ratios: Columns = {}
-    for name in ("mean", "max"):
-        usual = columns[f"card_activity__amount_{name}_30d"].astype(np.float32)
-        known = usual > 0
-        ratio = np.full(amount.shape, np.nan, dtype=np.float32)
-        np.divide(amount, usual, out=ratio, where=known)
-        ratios[f"amount_to_{name}_30d"] = ratio
+    for output, above, below in (
+        ("amount_to_mean_30d", "amount", "card_activity__amount_mean_30d"),
+        ("amount_to_max_30d", "amount", "card_activity__amount_max_30d"),
+        ("mean_7d_to_mean_30d", "card_activity__amount_mean_7d", "card_activity__amount_mean_30d"),
+        ("max_7d_to_mean_30d", "card_activity__amount_max_7d", "card_activity__amount_mean_30d"),
+    ):
+        usual = columns[below].astype(np.float32)
+        ratio = np.full(usual.shape, np.nan, dtype=np.float32)
+        np.divide(columns[above].astype(np.float32), usual, out=ratio, where=usual > 0)
+        ratios[output] = ratio
     return ratios
 
 

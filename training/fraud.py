@@ -16,13 +16,13 @@ job = TrainingJob(
     recipe=XGBoostRecipe(
         params={
             "max_depth": 4,
-            "eta": 0.1,
-            "min_child_weight": 5,
+            "eta": 0.05,
+            "min_child_weight": 2,
             "subsample": 0.8,
             "colsample_bytree": 0.7,
             "lambda": 5,
         },
-        rounds=150,
+        rounds=200,
     ),
     gates=(
         Gate(metric="average_precision", floor=0.55),

@@ -1,7 +1,7 @@
 """CDNOW purchases (real): 69,659 purchases of 23,570 customers of a music shop, 1 January 1997 to 30 June 1998.
 
-The data ship in the package `lifetimes` (MIT) as a text file, which is found without importing the package, because that
-import is slow and brings plotting libraries. The file has dates only. To make "before" well defined, the purchases of
+The data ship in the package `lifetimes` (MIT) as a text file, which is found without importing the package: that import
+is slow and brings plotting libraries. The file has dates only. To make "before" well defined, the purchases of
 one day are spread evenly over the day in the order of the file (customer, then line), so no two share a time.
 """
 

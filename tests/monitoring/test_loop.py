@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -162,5 +164,5 @@ def test_whatever_happens_cooldown_and_weekly_budget_hold(items: list[tuple[int,
             state = on_candidate(state, Candidate(version=ref("2"))).state
             state = on_redeployed(on_promoted(state, 1).state).state
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=LoopState) == state
-    assert all(later - earlier >= POLICY.cooldown for earlier, later in zip(starts, starts[1:], strict=False))
+    assert all(later - earlier >= POLICY.cooldown for earlier, later in pairwise(starts))
     assert all(sum(0 <= end - start < 7 * DAY for start in starts) <= POLICY.max_per_week for end in starts)

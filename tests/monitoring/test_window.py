@@ -1,4 +1,4 @@
-"""Every row that a replica counted is compared, set aside with its reason, or waiting: none twice, none lost silently."""
+"""Every row that a replica counted is compared, set aside with its reason, or waiting; none twice, none lost."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -20,14 +17,3 @@ def learnable() -> tuple[Matrix, Matrix]:
     label = (signal + generator.normal(size=len(matrix)) > 1.5).astype(np.float32)
     matrix[generator.random(matrix.shape) < 0.1] = np.nan
     return matrix, label
-
-
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """Start a small Ray of this test run's own."""
-    import ray
-
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(num_cpus=4, include_dashboard=False, object_store_memory=200 * 2**20, _temp_dir="/tmp/rtr")
-    yield
-    ray.shutdown()

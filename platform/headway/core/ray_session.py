@@ -60,6 +60,8 @@ def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(replicas_grpc + BLOCK_REPLICAS - 1),
         # one machine: HAProxy sees a change within a second, so a replaced replica need not linger for thirty
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        # `down` means now: no application on another node could take over while this one drains
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_worker_niceness": "0",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(python_path)),
         "PYTHONUNBUFFERED": "1",

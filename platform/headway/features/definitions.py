@@ -82,7 +82,7 @@ class EventSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """One statistic of one column over (t − offset − window, t − offset]; build them with `count`, `total`, `mean`, …"""
+    """One statistic of one column over (t − offset − window, t − offset]; see `count`, `total`, `mean`, `last`."""
 
     statistic: Statistic
     column: str | None = None
@@ -100,7 +100,9 @@ class Aggregate:
         return "_".join(part for part in parts if part)
 
 
-def _windows(statistic: Statistic, column: str | None, windows: tuple[str, ...], offset: str, scale: int) -> tuple[Aggregate, ...]:
+def _windows(
+    statistic: Statistic, column: str | None, windows: tuple[str, ...], offset: str, scale: int
+) -> tuple[Aggregate, ...]:
     delay = parse_duration(offset, field="offset")
     spans = tuple(parse_duration(text, field="window") for text in windows) or (None,)
     return tuple(
@@ -275,8 +277,14 @@ class FeatureService:
                     "overflow": view.overflow.value,
                     "retention": view.horizon,
                     "aggregates": [
-                        {"name": a.name, "statistic": a.statistic.value, "column": a.column, "window": a.window,
-                         "offset": a.offset, "scale": a.scale}
+                        {
+                            "name": a.name,
+                            "statistic": a.statistic.value,
+                            "column": a.column,
+                            "window": a.window,
+                            "offset": a.offset,
+                            "scale": a.scale,
+                        }
                         for a in view.aggregates
                     ],
                 }

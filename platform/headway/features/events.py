@@ -66,7 +66,8 @@ class EventIndex:
             self._ranks = np.unique(np.concatenate([events.event_time, events.known_time]))
             span = len(self._ranks) + 1
         self.span = span
-        segment = np.repeat(np.arange(m, dtype=np.int64) * span, np.diff(events.offsets))
+        counts = events.offsets[1:] - events.offsets[:-1]
+        segment = np.repeat(np.arange(m, dtype=np.int64) * span, counts)
         self.event = self.number(events.event_time) + segment
         known = self.number(events.known_time) + segment
         self.monotone = bool((known[1:] >= known[:-1]).all())
@@ -89,9 +90,9 @@ class EventIndex:
         made = self._prefix.get(column)
         if made is None:
             values = self._events.values[column]
-            present = values != NULL
             counts = None
-            if not present.all():
+            if int(values.min()) == NULL:
+                present = values != NULL
                 values = np.where(present, values, 0)
                 counts = _running(present)
             made = self._prefix[column] = (_running(values), counts)

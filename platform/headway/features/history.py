@@ -17,7 +17,7 @@ class History:
     use_case: str
     sources: tuple[EventSource, ...]
     load: Callable[[int], Mapping[str, pa.Table]]
-    """Seed → one Arrow table per source name, with event_time and known_time (int64 microseconds), sorted by event_time."""
+    """Seed → one Arrow table per source name, sorted by event_time; both times are int64 microseconds."""
     live_from: str
     """RFC 3339: earlier events are history, later ones are replayed as live."""
     live_until: str

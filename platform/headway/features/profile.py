@@ -2,8 +2,8 @@
 
 Layout of a flat count vector (int64): for every feature in order and then the score, k + 2 numbers for k edges: bin i
 holds values in (edge[i−1], edge[i]] (the first from −∞, bin k up to +∞), the last number counts missing values. Edges
-are the 255 quantiles i/256 of the reference; a value that fills several of them gets a bin of its own (an edge just below
-it), so that point masses are compared as such. Vectors over the same profile merge by addition.
+are the 255 quantiles i/256 of the reference; a value that fills several of them gets a bin of its own (an edge just
+below it), so that point masses are compared as such. Vectors over the same profile merge by addition.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def _edges(values: Float32) -> list[float]:
     ranks = np.ceil(np.arange(1, _BINS) * len(there) / _BINS).astype(np.int64) - 1
     quantiles, times = np.unique(there[np.maximum(ranks, 0)], return_counts=True)
     masses = quantiles[times > 1]
-    below = np.nextafter(masses, np.float32(-np.inf))
+    with np.errstate(over="ignore", under="ignore"):
+        below = np.nextafter(masses, np.float32(-np.inf))
     edges = np.unique(np.concatenate([quantiles, below]).astype(np.float32))
     return [float(edge) for edge in edges[np.isfinite(edges)]]
 

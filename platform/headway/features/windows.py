@@ -76,6 +76,8 @@ class ViewPlan:
     """A view compiled once: its distinct windows, their bounds, and which aggregates use them."""
 
     view: WindowView
+    names: tuple[str, ...]
+    """Feature names in the view's order."""
     bounds: Int64
     """int64[b, 1]: distinct distances of window ends from t, microseconds."""
     low: list[int]
@@ -84,6 +86,10 @@ class ViewPlan:
     """Per window, the bound where it ends."""
     endless: npt.NDArray[np.bool_]
     """bool[w]: windows that begin with the first event."""
+    ever: bool
+    """Whether any window is endless."""
+    lowest: int
+    """The longest way back that a window with a bound reaches."""
     groups: tuple[_Group, ...]
 
 
@@ -100,10 +106,13 @@ def plan_of(view: WindowView) -> ViewPlan:
         group.names.append(name)
     return ViewPlan(
         view=view,
+        names=view.features,
         bounds=np.array(bounds, np.int64)[:, None],
         low=[0 if reach is None else bounds.index(reach) for reach, _ in windows],
         high=[bounds.index(offset) for _, offset in windows],
         endless=np.array([reach is None for reach, _ in windows], np.bool_),
+        ever=any(reach is None for reach, _ in windows),
+        lowest=max((reach for reach, _ in windows if reach is not None), default=0),
         groups=tuple(groups.values()),
     )
 
@@ -138,12 +147,12 @@ def window_columns(
     columns: dict[str, Float32] = {}
     for group in plan.groups:
         columns.update(zip(group.names, rows.aggregate(group), strict=True))
-    return WindowColumns(columns={name: columns[name] for name in plan.view.features}, status=rows.status())
+    return WindowColumns(columns={name: columns[name] for name in plan.names}, status=rows.status())
 
 
 def _nothing(plan: ViewPlan, events: Events, row_key: Int64, n: int) -> WindowColumns:
     columns = {}
-    for name, aggregate in zip(plan.view.features, plan.view.aggregates, strict=True):
+    for name, aggregate in zip(plan.names, plan.view.aggregates, strict=True):
         zero = aggregate.statistic in (Statistic.COUNT, Statistic.SUM)
         columns[name] = np.full(n, 0.0 if zero else np.nan, np.float32)
     status = np.full(n, Status.MISSING, np.uint8)
@@ -175,7 +184,7 @@ class _Rows:
                 maybe[unknown] = start[unknown]
         self._low = found[plan.low]
         """Where each window begins, cap aside."""
-        if plan.endless.any():
+        if plan.ever:
             self._low[plan.endless] = start
         self._high = found[plan.high]
         """Where each window ends, known or not."""
@@ -219,18 +228,16 @@ class _Rows:
 
     def status(self) -> npt.NDArray[np.uint8]:
         """Return one status per row."""
+        status = np.full(len(self._at), Status.MISSING, np.uint8)
+        status[self._known > 0] = Status.EXPIRED
+        status[self._count.any(axis=0)] = Status.PRESENT
         forgotten = self._events.truncated_before[self._segment]
-        if self._unknown is not None:
-            forgotten = np.where(self._unknown, NEVER, forgotten)
         incomplete = forgotten != NEVER
-        status = np.where(
-            self._count.any(axis=0),
-            Status.PRESENT,
-            np.where((self._known > 0) | incomplete, Status.EXPIRED, Status.MISSING),
-        ).astype(np.uint8)
-        if bool(incomplete.any()):
-            lowest = self._at - int(self._plan.bounds[self._plan.low].max())
-            reached = incomplete if self._plan.endless.any() else incomplete & (forgotten > lowest)
+        if incomplete.any():
+            if self._unknown is not None:
+                incomplete &= ~self._unknown
+            status[incomplete & (status == Status.MISSING)] = Status.EXPIRED
+            reached = incomplete if self._plan.ever else incomplete & (forgotten > self._at - self._plan.lowest)
             status[reached] = Status.TRUNCATED
         if self._floor is not None:
             beyond = (self._low < self._floor).any(axis=0) & (self._dropped > 0)

@@ -4,8 +4,8 @@ An event carries the hash of the one before it, so nothing in the middle can cha
 no successor to protect it; the anchor in a second folder does: it holds the newest sequence number and hash, signed
 where the log was given a signer. Appending first proves that the chain still ends where the anchor says, so that nobody
 builds on a shortened or rewritten chain. Somebody who restores an older state of both folders, or holds the signing
-key, is not caught here: that takes a witness outside the platform. What cannot be written is an error for the caller, so
-that governed acts fail closed.
+key, is not caught here: that takes a witness outside the platform. What cannot be written is an error for the caller,
+so governed acts fail closed.
 """
 
 from __future__ import annotations

@@ -24,14 +24,14 @@ from headway.core.clock import Clock
 from headway.core.errors import InvalidValue, Tampered
 from headway.core.types import Matrix
 from headway.features.profile import Profile
-from headway.governance.statement import ModelStatement
+from headway.governance.statement import ModelStatement, read_file
 from headway.models.backend import Backend
-from headway.models.backends import open_backend
+from headway.models.backends import model_file, open_backend
 from headway.models.input_schema import InputSchema
 from headway.models.onnx_export import export_onnx
 from headway.models.parity import BackendReport, compare
 from headway.models.probe import WARMUP_FILE, probe
-from headway.models.validation import read_model_json
+from headway.models.validation import parse_model_json
 from headway.models.warmup import Warmup, make_warmup
 
 if TYPE_CHECKING:
@@ -75,16 +75,17 @@ def write_artefact(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InvalidValue("folder", f"{folder.name} is not empty", hint="write each version into a new folder")
-    booster.save_model(str(folder / "model.json"))
-    (folder / "model.onnx").write_bytes(export_onnx(read_model_json(folder / "model.json")))
-    reference = open_backend("xgboost", folder)
-    reports = compare(reference, (open_backend("onnx", folder),), sample, clock)
-    warmup = make_warmup(input_schema.names, sample, open_backend(reports[0].name, folder))
+    trees = bytes(booster.save_raw("json"))
+    models = {"xgboost": trees, "onnx": export_onnx(parse_model_json(trees))}
+    for name, data in models.items():
+        (folder / model_file(name)).write_bytes(data)
+    backends = {name: open_backend(name, data) for name, data in models.items()}
+    reports = compare(backends["xgboost"], (backends["onnx"],), sample, clock)
+    warmup = make_warmup(input_schema.names, sample, backends[reports[0].name])
     (folder / WARMUP_FILE).write_bytes(msgspec.json.encode(warmup))
     (folder / SCHEMA_FILE).write_bytes(msgspec.json.encode(input_schema))
-    (folder / PROFILE_FILE).write_bytes(msgspec.json.encode(profile))
+    (folder / PROFILE_FILE).write_bytes(profile.to_json())
     (folder / DEFINITION_FILE).write_bytes(canonical(dict(definition)))
-    probe(folder, reports[0].name)
     return reports
 
 
@@ -96,24 +97,27 @@ def load_artefact(folder: Path, statement: ModelStatement, *, trial: bool = True
         statement: What `verify_version` returned for it.
         trial: Load in a child process first; False only where this very statement was tried before.
     """
+    model = read_file(folder, statement, model_file(statement.backend))
     if statement.backend == "xgboost":
-        read_model_json(folder / "model.json")
+        parse_model_json(model)
     if trial:
         probe(folder, statement.backend)
     try:
-        warmup = msgspec.json.decode((folder / WARMUP_FILE).read_bytes(), type=Warmup)
-        schema = msgspec.json.decode((folder / SCHEMA_FILE).read_bytes(), type=InputSchema)
-        profile = msgspec.json.decode((folder / PROFILE_FILE).read_bytes(), type=Profile)
-    except (msgspec.MsgspecError, OSError) as error:
+        warmup = msgspec.json.decode(read_file(folder, statement, WARMUP_FILE), type=Warmup)
+        schema = msgspec.json.decode(read_file(folder, statement, SCHEMA_FILE), type=InputSchema)
+    except msgspec.MsgspecError as error:
         raise Tampered(f"{folder.name} cannot be read: {error}") from error
-    if warmup.features != schema.names:
-        raise Tampered(f"{folder.name}: warm-up and input schema name different features")
-    backend = open_backend(statement.backend, folder)
+    profile = Profile.from_json(read_file(folder, statement, PROFILE_FILE))
+    if profile.sha256() != statement.reference_profile_sha256:
+        raise Tampered(f"{folder.name}: {PROFILE_FILE} is not the profile that the statement names")
+    if not warmup.features == schema.names == tuple(profile.names[:-1]):
+        raise Tampered(f"{folder.name}: warm-up, input schema and profile name different features")
+    backend = open_backend(statement.backend, model)
     warmup.check(backend)
     return Artefact(backend=backend, profile=profile, input_schema=schema, warmup=warmup, statement=statement)
 
 
-def read_definition(folder: Path) -> dict[str, Any]:
+def read_definition(folder: Path, statement: ModelStatement) -> dict[str, Any]:
     """Return `definition.json` of a verified folder."""
-    definition: dict[str, Any] = json.loads((folder / DEFINITION_FILE).read_bytes())
+    definition: dict[str, Any] = json.loads(read_file(folder, statement, DEFINITION_FILE))
     return definition

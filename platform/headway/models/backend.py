@@ -1,4 +1,4 @@
-"""The port of everything that predicts, because the fastest engine depends on the model and is chosen by measurement."""
+"""The port of everything that predicts: the fastest engine depends on the model and is chosen by measurement."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 
@@ -51,3 +53,23 @@ def describe_input(names: tuple[str, ...], matrix: Matrix) -> InputSchema:
             )
         )
     return InputSchema(features=tuple(features))
+
+
+def merge_schemas(first: InputSchema, second: InputSchema) -> InputSchema:
+    """Return the schema of the rows of both, which have the same features."""
+    return InputSchema(
+        features=tuple(
+            FeatureSchema(
+                name=a.name,
+                minimum=_pick(min, a.minimum, b.minimum),
+                maximum=_pick(max, a.maximum, b.maximum),
+                nulls=a.nulls or b.nulls,
+            )
+            for a, b in zip(first.features, second.features, strict=True)
+        )
+    )
+
+
+def _pick(choose: Callable[[list[float]], float], *values: float | None) -> float | None:
+    present = [value for value in values if value is not None]
+    return choose(present) if present else None

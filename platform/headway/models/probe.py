@@ -5,6 +5,7 @@ Run as `python -m headway.models.probe FOLDER BACKEND` on a folder whose signatu
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,18 @@ from pathlib import Path
 import msgspec
 
 from headway.core.errors import HeadwayError, Tampered
-from headway.models.backends import open_backend
+from headway.models.backends import model_file, open_backend
 from headway.models.warmup import Warmup
 
 TIMEOUT_S = 60.0
 WARMUP_FILE = "warmup.json"
 
 
-def probe(folder: Path, backend: str, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Load the model and assert its warm-up in a child process; Tampered says how the child ended."""
+def probe(folder: Path, backend: str, *, timeout_s: float = TIMEOUT_S) -> int:
+    """Load the model and assert its warm-up in a child process; return the child's peak memory in bytes.
+
+    Raises Tampered saying how the child ended.
+    """
     command = [sys.executable, "-m", "headway.models.probe", str(folder), backend]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -33,17 +37,19 @@ def probe(folder: Path, backend: str, *, timeout_s: float = TIMEOUT_S) -> None:
             f"the trial load of {folder.name} with {backend} ended with {ended}: {lines[-1] if lines else 'no output'}",
             hint="the model file cannot be served; train again or roll back",
         )
+    return int(child.stdout)
 
 
 def main(arguments: list[str]) -> int:
-    """Load and warm up; return 0, or 1 with the reason on standard error."""
+    """Load, warm up and write the peak memory; return 0, or 1 with the reason on standard error."""
     folder, backend = Path(arguments[0]), arguments[1]
     try:
         warmup = msgspec.json.decode((folder / WARMUP_FILE).read_bytes(), type=Warmup)
-        warmup.check(open_backend(backend, folder))
+        warmup.check(open_backend(backend, (folder / model_file(backend)).read_bytes()))
     except (HeadwayError, msgspec.MsgspecError, OSError, RuntimeError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}\n")
     return 0
 
 

@@ -7,7 +7,6 @@ that it is sound, so the indices are checked here, in Python, first.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,20 @@ _ARRAYS = (
 )  # fmt: skip
 
 
-def read_model_json(path: Path) -> dict[str, Any]:
-    """Return the parsed `model.json` after checking every tree; Tampered says what does not hold."""
+def parse_model_json(data: bytes, name: str = "model.json") -> dict[str, Any]:
+    """Return the parsed model after checking every tree; Tampered says what does not hold."""
     try:
-        model: dict[str, Any] = json.loads(path.read_bytes())
+        model: dict[str, Any] = json.loads(data)
         learner = model["learner"]
         count = int(learner["learner_model_param"]["num_feature"])
         booster = learner["gradient_booster"]["model"]
         trees = booster["trees"]
         if len(booster["tree_info"]) != len(trees):
-            raise Tampered(f"{path.name}: {len(trees)} trees, {len(booster['tree_info'])} entries in tree_info")
+            raise Tampered(f"{name}: {len(trees)} trees, {len(booster['tree_info'])} entries in tree_info")
         for index, tree in enumerate(trees):
-            _check_tree(tree, count, f"{path.name}: tree {index}")
+            _check_tree(tree, count, f"{name}: tree {index}")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise Tampered(f"{path.name} is not an XGBoost model: {error!r}") from error
+        raise Tampered(f"{name} is not an XGBoost model: {error!r}") from error
     return model
 
 

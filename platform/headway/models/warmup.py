@@ -36,7 +36,7 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return np.asarray(rows, dtype=np.float32).reshape(len(self.rows), len(self.features))
 
     def check(self, backend: Backend) -> float:
-        """Predict in one batch and row by row; return the largest difference, or raise Tampered naming the worst row."""
+        """Predict in one batch and row by row; return the largest difference; Tampered names the worst row."""
         matrix = self.matrix()
         expected = np.asarray(self.expected, dtype=np.float64)
         single = np.concatenate([backend.predict(matrix[index : index + 1]) for index in range(len(matrix))])

@@ -1,7 +1,7 @@
 """The monitor's process: a named, detached Ray actor per use case that ticks in a thread of its own.
 
-Ray restarts it after a kill; the new process takes the lease (its own at once, another's after expiry), reads the state,
-and goes on where the last acknowledged write left off. Exactly one is wanted, and the lease makes sure of at most one.
+Ray restarts it after a kill; the new process takes the lease (its own at once, another's after expiry), reads the
+state, and goes on where the last acknowledged write left off. The lease makes sure that at most one acts.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from headway.core.times import DAY
+from headway.governance.contract_schema import Contract
 
 MONTH = 30 * DAY
 _MOST = 0.05
@@ -37,3 +38,20 @@ class RetrainPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds from one start to the next."""
     min_new_labels: int
     max_per_week: int
+
+
+def drift_budget(contract: Contract) -> DriftBudget:
+    """Return the budget that `drift` of the contract states."""
+    return DriftBudget(
+        false_alarms_per_month=contract.drift.false_alarms_per_month, smallest_effect=contract.drift.smallest_effect
+    )
+
+
+def retrain_policy(contract: Contract) -> RetrainPolicy:
+    """Return the policy that `retrain` of the contract states."""
+    retrain = contract.retrain
+    return RetrainPolicy(
+        cooldown=retrain.cooldown.microseconds,
+        min_new_labels=retrain.min_new_labels,
+        max_per_week=retrain.max_per_week,
+    )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from headway.core.clock import Clock
 from headway.core.errors import CorruptState
 from headway.core.routing import VersionRef
 from headway.core.types import Int64
-
-SCORE = "score"
+from headway.features.profile import Profile
+from headway.governance.signing import TrustRoot
+from headway.governance.statement import read_file, verify_version
+from headway.models.artefact import PROFILE_FILE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,3 +56,37 @@ class Reference:
 
 ReferenceSource = Callable[[VersionRef], Reference]
 """Loads the reference of a routed version; verifies its files first and raises Tampered where they do not hold."""
+
+
+def reference_of(profile: Profile, *, version: str, profile_sha256: str) -> Reference:
+    """Return the reference of a profile: per column k + 1 value bins, then the bin of missing values."""
+    bins: list[Bins] = []
+    start = 0
+    for column in profile.columns:
+        null = start + len(column.counts) - 1
+        bins.append(Bins(name=column.name, start=start, stop=null, null=null))
+        start = null + 1
+    return Reference(version=version, profile_sha256=profile_sha256, bins=tuple(bins), counts=profile.flat())
+
+
+class VerifiedReferences:
+    """Reads references from the artefacts that the routing record names, after verifying every byte of them."""
+
+    def __init__(self, use_case: str, trust: TrustRoot, clock: Clock) -> None:
+        self._use_case = use_case
+        self._trust = trust
+        self._clock = clock
+
+    def __call__(self, champion: VersionRef) -> Reference:
+        """Return the champion's reference; EvidenceError where the artefact does not hold."""
+        folder = Path(champion.path)
+        statement = verify_version(
+            folder,
+            self._trust,
+            name=self._use_case,
+            version=champion.version,
+            clock=self._clock,
+            statement_sha256=champion.statement_sha256,
+        )
+        profile = Profile.from_json(read_file(folder, statement, PROFILE_FILE))
+        return reference_of(profile, version=champion.version, profile_sha256=statement.reference_profile_sha256)

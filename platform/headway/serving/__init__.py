@@ -6,7 +6,7 @@ from typing import Any
 
 
 def application(use_case: str) -> Any:
-    """Return the Ray Serve application of a use case: `app = application("fraud")` in `serve_apps/fraud/__init__.py`."""
+    """Return the Ray Serve application of a use case; `serve_apps/<use case>/__init__.py` calls it."""
     from headway.serving.app import build
 
     return build(use_case)

@@ -1,4 +1,4 @@
-"""A circuit breaker: after three failures in a row a dependency is left alone for a second, so that nothing hangs on it."""
+"""A circuit breaker: after three failures in a row a dependency is left alone for a second: nothing hangs on it."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class DecisionIds:
         free = ((value.int >> 64 & 0xFFF) << 62) | (value.int & (1 << 62) - 1)
         block = (value.int >> 80).to_bytes(6, "big") + (free >> 40).to_bytes(5, "big") + bytes(5)
         tag = self._tags(np.frombuffer(block, dtype=np.uint8).reshape(1, 16))[0]
-        return tag.tobytes() == (free & (1 << 40) - 1).to_bytes(5, "big")
+        return bool(tag.tobytes() == (free & (1 << 40) - 1).to_bytes(5, "big"))
 
     def _tags(self, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         sealed = self._cipher.update(blocks.tobytes())

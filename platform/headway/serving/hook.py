@@ -8,6 +8,7 @@ Without the switch the same gateway is called by Serve, only slower. Health and 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -20,14 +21,14 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_APPS: dict[str, AsgiApp] = {}
+_APPS: dict[str, tuple[AsgiApp, asyncio.AbstractEventLoop]] = {}
 """Route prefix → gateway of this process. The middleware is built by Serve without arguments, so the deployment and it
 can only meet in the process; filled once by the deployment's constructor, emptied when it stops."""
 
 
-def register(prefix: str, app: AsgiApp) -> None:
-    """Let requests below `prefix` go to `app`."""
-    _APPS[prefix] = app
+def register(prefix: str, app: AsgiApp, loop: asyncio.AbstractEventLoop) -> None:
+    """Let requests below `prefix` go to `app` while they arrive on its own loop."""
+    _APPS[prefix] = (app, loop)
 
 
 def unregister(prefix: str) -> None:
@@ -52,10 +53,10 @@ class HotPath:
             path: str = scope["path"]
             end = path.find("/", 1)
             prefix = path if end < 0 else path[:end]
-            app = _APPS.get(prefix)
-            if app is not None:
+            found = _APPS.get(prefix)
+            if found is not None and found[1] is asyncio.get_running_loop():
                 scope["root_path"] = prefix
-                await app(scope, receive, send)
+                await found[0](scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

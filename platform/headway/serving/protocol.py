@@ -108,7 +108,7 @@ _OUTCOMES: msgspec.json.Decoder[OutcomesBody] = msgspec.json.Decoder(OutcomesBod
 
 def decode_outcomes(data: bytes) -> list[OutcomeRow]:
     """Return the outcomes of a body, times as microseconds."""
-    body = decode(_OUTCOMES, data)
+    body: OutcomesBody = decode(_OUTCOMES, data)
     refuse_duplicates(data)
     if len(body.outcomes) > MAX_ROWS:
         raise TooLarge(f"{len(body.outcomes)} outcomes, at most {MAX_ROWS}", field="outcomes", hint="split the request")

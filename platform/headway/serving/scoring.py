@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,39 +70,34 @@ class Scorer:
         self._clock = clock
         self._breaker = Breaker(clock)
         self._view_features = {view.name: view.features for view in service.views}
-        self._request = {name for name, _ in self._schema.request}
 
     async def __call__(self, calls: Sequence[Call]) -> Sequence[Answer | Exception]:
         """Return one answer or error per call."""
         now = self._clock.now()
         rows = [row for call in calls for row in call.rows] if len(calls) > 1 else calls[0].rows
-        count = len(rows)
-        columns = self._schema.arrays(rows)
-        at = _times(calls, count, now)
+        batch = _Batch(calls, self._schema.arrays(rows), _times(calls, len(rows), now), now)
         if calls[0].rules_only and all(call.rules_only for call in calls):
-            return self._by_rules(calls, columns, at, now, "ceiling")
-        online = await self._features(columns, at)
+            return self._by_rules(batch, "ceiling")
+        online = await self._features(batch)
         if online is None:
-            return self._by_rules(calls, columns, at, now, "features:unavailable")
-        features: Columns = {**columns, **online.columns}
-        degraded, rejected = self._judge(online, features, at)
-        served = build_matrix(self._service, transform(self._service, features, at))
-        arm, version, scores = self._predict(served, alone=len(calls) == 1, at=at)
+            return self._by_rules(batch, "features:unavailable")
+        features: Columns = {**batch.columns, **online.columns}
+        self._judge(batch, online, features)
+        batch.served = build_matrix(self._service, transform(self._service, features, batch.at))
+        scores = self._predict(batch)
         if scores is None:
-            return self._by_rules(calls, columns, at, now, "model:failed", served)
-        arms = [arm] * count
-        bad = ~np.isfinite(scores)
-        if bad.any():
-            self._replace(scores, bad, columns, at, arms, degraded)
-        return self._finish(calls, columns, at, now, served, scores, arms, degraded, version, rejected)
+            return self._by_rules(batch, "model:failed")
+        if not np.isfinite(scores).all():
+            self._replace(batch, scores)
+        return self._finish(batch, scores)
 
-    async def _features(self, columns: Columns, at: Int64) -> Any:
+    async def _features(self, batch: _Batch) -> Any:
         """Return the online rows, or None where the rules shall answer."""
-        keys = {name: columns[name] for name, _ in self._schema.keys}
+        keys = {name: batch.columns[name] for name, _ in self._schema.keys}
         error: Unavailable | None = None
         if self._breaker.allows:
             try:
-                online = await self._reader.read(keys, at)
+                online = await self._reader.read(keys, batch.at)
             except Unavailable as caught:
                 self._breaker.failed()
                 error = caught
@@ -112,123 +108,126 @@ class Scorer:
             raise error or Unavailable("online features cannot be read", retry_after_s=_NOT_READY_S)
         return None
 
-    def _judge(self, online: Any, features: Columns, at: Int64) -> tuple[list[list[str]], npt.NDArray[np.bool_] | None]:
+    def _judge(self, batch: _Batch, online: Any, features: Columns) -> None:
         """Mark rows by status, and apply the freshness clauses to `features` in place."""
-        count = len(at)
-        degraded: list[list[str]] = [[] for _ in range(count)]
-        rejected: npt.NDArray[np.bool_] | None = None
         for view, status in online.status.items():
             if status.any():
                 for index in np.flatnonzero(status).tolist():
                     mark = _MARKS.get(Status(int(status[index])))
                     if mark is not None:
-                        degraded[index].append(f"{mark}:{view}")
+                        batch.mark(index, f"{mark}:{view}")
         for clause in self._terms.freshness:
-            stale = at - online.watermark.get(clause.view, 0) > clause.max_lag
-            if not stale.any():
+            watermark = online.watermark.get(clause.view) or 0
+            if batch.fresh(watermark, clause.max_lag):
                 continue
+            stale = batch.at - watermark > clause.max_lag
             for index in np.flatnonzero(stale).tolist():
-                degraded[index].append(f"stale:{clause.view}")
+                batch.mark(index, f"stale:{clause.view}")
             if clause.on_stale == REJECT:
-                rejected = stale if rejected is None else rejected | stale
+                batch.rejected = stale if batch.rejected is None else batch.rejected | stale
                 continue
             for name in self._view_features[clause.view]:
-                features[name] = np.where(stale, np.float32(np.nan), features[name]).astype(np.float32)
-        return degraded, rejected
+                features[name] = np.where(stale, np.float32(np.nan), features[name])
 
-    def _predict(self, served: Matrix, *, alone: bool, at: Int64) -> tuple[str, str, Matrix | None]:
+    def _predict(self, batch: _Batch) -> Matrix | None:
         """Walk the ladder of models; a failing batch of several calls is raised, so that the batcher halves it."""
         steps = self._ladder()
         if not steps and self._rules is None:
             raise Unavailable("no model is loaded yet", retry_after_s=_NOT_READY_S)
         for arm, model in steps:
             try:
-                scores = model.predict(served)
+                scores = model.predict(batch.served)
             except Exception as error:
-                if not alone:
+                if len(batch.calls) > 1:
                     raise
                 _LOG.warning("%s %s failed on a request: %s", arm, model.version, type(error).__name__)
                 continue
-            model.count(served, scores, at)
-            return arm, model.version, scores
-        if self._rules is None:
-            raise Unavailable("no model could answer", retry_after_s=_NOT_READY_S)
-        return RULES_ARM, NO_MODEL, None
+            model.count(batch.served, scores, batch.at)
+            batch.arms = [arm] * len(batch.at)
+            batch.version = model.version
+            return scores
+        return None
 
-    def _replace(
-        self,
-        scores: Matrix,
-        bad: npt.NDArray[np.bool_],
-        columns: Columns,
-        at: Int64,
-        arms: list[str],
-        degraded: list[list[str]],
-    ) -> None:
-        """Put the rules' score where the model gave none."""
+    def _replace(self, batch: _Batch, scores: Matrix) -> None:
+        """Put the rules' score where the model gave none that is a number."""
         if self._rules is None:
             raise Unavailable("the model gave a score that is not a number", retry_after_s=_NOT_READY_S)
-        chosen = self._rules.apply({EVENT_TIME: at[bad], **{name: values[bad] for name, values in columns.items()}})
-        scores[bad] = chosen
+        bad = ~np.isfinite(scores)
+        columns = {name: values[bad] for name, values in batch.columns.items()}
+        scores[bad] = self._rules.apply({EVENT_TIME: batch.at[bad], **columns})
         for index in np.flatnonzero(bad).tolist():
-            arms[index] = RULES_ARM
-            degraded[index].append("model:not_finite")
+            batch.arms[index] = RULES_ARM
+            batch.mark(index, "model:not_finite")
 
-    def _by_rules(
-        self, calls: Sequence[Call], columns: Columns, at: Int64, now: int, why: str, served: Matrix | None = None
-    ) -> Sequence[Answer | Exception]:
+    def _by_rules(self, batch: _Batch, why: str) -> Sequence[Answer | Exception]:
+        """Answer the whole batch by the rules, features as they are or missing."""
         if self._rules is None:
-            raise Unavailable(f"no fallback for {why}", retry_after_s=_NOT_READY_S)
-        scores = self._rules.apply({EVENT_TIME: at, **columns})
-        if served is None:
-            served = np.full((len(at), len(self._service.features)), np.nan, dtype=np.float32)
-        degraded = [[why] for _ in range(len(at))]
-        return self._finish(calls, columns, at, now, served, scores, [RULES_ARM] * len(at), degraded, NO_MODEL, None)
+            raise Unavailable(f"no model could answer ({why}) and there are no rules", retry_after_s=_NOT_READY_S)
+        scores = self._rules.apply({EVENT_TIME: batch.at, **batch.columns})
+        count = len(batch.at)
+        if not batch.served.size:
+            batch.served = np.full((count, len(self._service.features)), np.nan, dtype=np.float32)
+        batch.arms, batch.version = [RULES_ARM] * count, NO_MODEL
+        for index in range(count):
+            batch.mark(index, why)
+        return self._finish(batch, scores)
 
-    def _finish(
-        self,
-        calls: Sequence[Call],
-        columns: Columns,
-        at: Int64,
-        now: int,
-        served: Matrix,
-        scores: Matrix,
-        arms: list[str],
-        degraded: list[list[str]],
-        version: str,
-        rejected: npt.NDArray[np.bool_] | None,
-    ) -> Sequence[Answer | Exception]:
+    def _finish(self, batch: _Batch, scores: Matrix) -> Sequence[Answer | Exception]:
+        """Label, number, record and split the batch."""
         low, high = self._terms.names
         threshold = self._terms.threshold
+        identities = self._ids.make(len(batch.at), batch.now)
         decisions = [
-            Decision(identity, score, high if score >= threshold else low, arm, marks)
-            for identity, score, arm, marks in zip(
-                self._ids.make(len(at), now), scores.tolist(), arms, degraded, strict=True
-            )
+            Decision(identity, score, high if score >= threshold else low, arm, batch.degraded.get(index, []))
+            for index, (identity, score, arm) in enumerate(zip(identities, scores.tolist(), batch.arms, strict=True))
         ]
+        calls = batch.calls
         self._recorder.add(
             Recorded(
-                columns=columns,
-                at=at,
-                now=now,
-                features=served,
+                columns=batch.columns,
+                at=batch.at,
+                now=batch.now,
+                features=batch.served,
                 scores=scores,
                 decisions=decisions,
-                model_version=version,
+                model_version=batch.version,
                 calls=[(call.sub, call.request_id, len(call.rows)) for call in calls],
             )
         )
-        if len(calls) == 1 and rejected is None:
-            return [Answer(version, decisions)]
         answers: list[Answer | Exception] = []
         start = 0
         for call in calls:
             end = start + len(call.rows)
-            if rejected is not None and rejected[start:end].any():
+            if batch.rejected is not None and batch.rejected[start:end].any():
                 answers.append(_stale(decisions[start:end]))
             else:
-                answers.append(Answer(version, decisions[start:end]))
+                answers.append(Answer(batch.version, decisions[start:end]))
             start = end
         return answers
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is known of a batch while it is scored."""
+
+    calls: Sequence[Call]
+    columns: Columns
+    at: Int64
+    now: int
+    served: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    degraded: dict[int, list[str]] = field(default_factory=dict)
+    """Row → marks; rows without any are not there."""
+    rejected: npt.NDArray[np.bool_] | None = None
+    arms: list[str] = field(default_factory=list)
+    version: str = NO_MODEL
+
+    def mark(self, index: int, mark: str) -> None:
+        """Say that a row's answer rests on less than it should."""
+        self.degraded.setdefault(index, []).append(mark)
+
+    def fresh(self, watermark: int, max_lag: int) -> bool:
+        """Whether even the latest row is within the bound: the common case, decided by one number."""
+        return int(self.at.max()) - watermark <= max_lag
 
 
 def _times(calls: Sequence[Call], count: int, now: int) -> Int64:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from headway.core.errors import DefinitionError
-from headway.core.times import parse_duration
+from headway.governance.contract_schema import Contract
 from headway.serving.admission import AdmissionLimits
 
 REJECT = "reject"
@@ -43,11 +42,11 @@ class Terms:
     purposes: tuple[str, ...]
 
     @classmethod
-    def of(cls, contract: Any, *, file: str = "contract.yaml") -> Terms:
+    def of(cls, contract: Contract, *, file: str = "contract.yaml") -> Terms:
         """Return the terms of a parsed contract; DefinitionError for a clause that this version cannot keep."""
         label = contract.decision.output.label
         freshness = []
-        for index, clause in enumerate(contract.freshness or ()):
+        for index, clause in enumerate(contract.freshness):
             if clause.on_stale not in _SUPPORTED_ON_STALE:
                 raise DefinitionError(
                     f"{clause.on_stale!r} is not served yet",
@@ -56,14 +55,14 @@ class Terms:
                     expected=" | ".join(_SUPPORTED_ON_STALE),
                 )
             freshness.append(
-                Freshness(view=clause.view, max_lag=_microseconds(clause.max_lag), on_stale=clause.on_stale)
+                Freshness(view=clause.view, max_lag=clause.max_lag.microseconds, on_stale=clause.on_stale)
             )
         throughput, limits = contract.throughput, contract.limits
         return cls(
             threshold=float(label.threshold),
-            names=(label.names[0], label.names[1]),
+            names=label.names,
             freshness=tuple(freshness),
-            ladder=tuple(step for step in contract.fallback or () if step in (PREVIOUS, RULES)),
+            ladder=tuple(step for step in contract.fallback if step in (PREVIOUS, RULES)),
             admission=AdmissionLimits(
                 rate=float(limits.default_rps),
                 burst=float(limits.burst),
@@ -73,9 +72,7 @@ class Terms:
                 shed=throughput.beyond == "shed",
             ),
             durable=contract.decision_log == "durable",
-            purposes=tuple(contract.privacy.purposes),
+            purposes=contract.privacy.purposes,
         )
 
 
-def _microseconds(value: Any) -> int:
-    return value if isinstance(value, int) else parse_duration(str(value), field="freshness.max_lag")

@@ -38,17 +38,17 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """How one use case's model comes about. Ranges are relative to the time of training, so that a retrain is the same job.
+    """How one use case's model comes about; ranges are relative to the time of training: a retrain is the same job.
 
     With T the time of training, `delay` the label delay: evaluation rows have event_time in
-    [T − delay − evaluate, T − delay), training rows in the `train` before that minus `gap`. Only labels with known_time ≤ T
-    are seen.
+    [T − delay − evaluate, T − delay), training rows in the `train` before that minus `gap`. Only labels with
+    known_time ≤ T are seen.
     """
 
     use_case: str
     service: FeatureService
     spine: EventSource
-    """Labelled decisions: entity keys, request columns and the label, event_time = decision, known_time = label known."""
+    """Labelled decisions: keys, request columns, label; event_time = decision, known_time = label known."""
     label: str
     """0/1 column of the spine."""
     label_delay: str

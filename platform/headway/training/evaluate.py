@@ -57,9 +57,15 @@ def evaluate(
             float(np.average(nats, weights=weight)),
         )
 
-    draws = np.asarray([measure(generator.poisson(1.0, len(labels)).astype(np.float64)) for _ in range(resamples)])
+    rows = len(labels)
+    draws = np.asarray(
+        [
+            measure(np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64))
+            for _ in range(resamples)
+        ]
+    )
     measures = {
-        name: _interval(value, draws[:, index], len(labels))
+        name: _interval(value, draws[:, index], rows)
         for index, (name, value) in enumerate(zip(names, measure(None), strict=True))
     }
     if group is not None:
@@ -70,5 +76,6 @@ def evaluate(
 
 
 def _interval(value: float, draws: npt.NDArray[np.float64], n: int) -> Measure:
-    low, high = np.nanpercentile(draws, [_TAIL, 100 - _TAIL])
+    defined = draws[~np.isnan(draws)]  # a resample of one class has no ranking
+    low, high = np.percentile(defined, [_TAIL, 100 - _TAIL]) if len(defined) else (value, value)
     return Measure(value=value, low=float(low), high=float(high), n=n)

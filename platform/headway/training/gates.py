@@ -9,7 +9,6 @@ import msgspec
 from headway.core.errors import DefinitionError, GateFailed
 from headway.training.definitions import Gate
 from headway.training.evaluate import Measure
-from headway.training.metrics import METRICS
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,16 +64,14 @@ def check_gates(
             raise DefinitionError(
                 f"no measure {gate.metric!r} in this evaluation",
                 field=f"{source}.gates" if source == "job" else "accuracy",
-                expected=f"one of {', '.join(sorted(measures))} (of {', '.join(METRICS)}; card precision needs `group`)",
+                expected=f"one of {', '.join(sorted(measures))} (card precision needs the job's `group`)",
             )
         if gate.floor is None and gate.ceiling is None:
             raise DefinitionError(f"gate {gate.metric!r} has no bound", field="job.gates", expected="floor or ceiling")
         value = measures[gate.metric].value
         if gate.floor is not None:
             passed = value >= gate.floor
-            results.append(
-                GateResult(metric=gate.metric, source=source, value=value, passed=passed, floor=gate.floor)
-            )
+            results.append(GateResult(metric=gate.metric, source=source, value=value, passed=passed, floor=gate.floor))
         if gate.ceiling is not None:
             passed = value <= gate.ceiling
             results.append(

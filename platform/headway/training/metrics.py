@@ -31,9 +31,7 @@ def checked(label: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Float64, Float6
     if np.isnan(scores).any():
         raise InvalidValue("score", "holds NaN")
     if len(labels) == 0 or labels.min() == labels.max():
-        raise InvalidValue(
-            "label", f"{len(labels)} rows of one class", hint="widen the range: both classes are needed"
-        )
+        raise InvalidValue("label", f"{len(labels)} rows of one class", hint="widen the range: both classes are needed")
     return labels, scores
 
 
@@ -87,8 +85,8 @@ def card_precision(
 ) -> Float64:
     """Share of truly compromised cards among the `top` most suspicious ones, per UTC day [days].
 
-    A day's card has its largest score and largest label of that day; compromised cards that were found stay out of later
-    days. Handbook of Le Borgne et al. (2022), chapter 4, "Card Precision top-k"; ties here go to the smaller key.
+    A day's card has its largest score and largest label of that day; compromised cards that were found stay out of
+    later days. Handbook of Le Borgne et al. (2022), chapter 4, "Card Precision top-k"; ties go to the smaller key.
     """
     labels, scores = checked(label, score)
     cards, card = np.unique(group, return_inverse=True)

@@ -19,7 +19,7 @@ def counts(values: Int64, bins: int) -> Int64:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=200), st.lists(st.integers(0, 9), min_size=1, max_size=200))
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=200), st.lists(st.integers(0, 9), min_size=2, max_size=200))
 def test_distance_equals_scipys_on_raw_values(reference: list[int], current: list[int]) -> None:
     a, b = np.array(reference), np.array(current)
     effect = kolmogorov_smirnov(counts(a, 10), counts(b, 10), alpha=0.05)

@@ -22,10 +22,13 @@ from headway.cluster.local.services.issuer import IssuerService
 from headway.cluster.local.services.mlflow import MlflowService
 from headway.cluster.local.services.ray import RayService, ServeIngress
 from headway.cluster.local.services.redis import RedisService
-from headway.core.errors import CorruptState, HeadwayError, ServiceFailed
+from headway.core.errors import CorruptState, DefinitionError, HeadwayError, ServiceFailed
 from headway.core.platform_state import PlatformState, ServiceState, read_state, resolve, state_path, write_state
 from headway.core.progress import Progress, RecordedProgress, Stage
+from headway.core.project import Project
 from headway.core.settings import Settings
+from headway.governance.contract import load_contract
+from headway.governance.keys import contract_role, development_keys
 
 _POLL_S = 0.1
 _LOCK_S = 180.0
@@ -77,6 +80,8 @@ def up(settings: Settings, progress: Progress | None = None) -> PlatformState:
     drawn = progress or RecordedProgress()
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(settings.home):
+        with drawn.stage("Keys") as stage:
+            make_keys(settings, stage)
         state = _claim(settings)
         run = _Run(settings, state)
         try:
@@ -179,7 +184,7 @@ class _Run:
             self._save(kept)
         else:
             state_path(self.settings.home).unlink(missing_ok=True)
-            port_book.release(self.settings.home)
+            port_book.release(self.settings.home, keep_logs=True)
 
     def _context(self) -> Context:
         return Context(settings=self.settings, state=self.state)
@@ -275,6 +280,20 @@ class _Run:
 
 class _Abandoned(HeadwayError):
     """Another service failed first; this one was not waited for."""
+
+
+def make_keys(settings: Settings, stage: Stage) -> None:
+    """Make development keys for the platform and for every role that a contract of the project names."""
+    roles: set[str] = set()
+    project = Project(settings.project)
+    for use_case in project.use_cases():
+        try:
+            contract = load_contract(project.app_folder(use_case) / "contract.yaml").contract
+        except DefinitionError as error:  # the platform runs without this use case; its own commands refuse it
+            stage.note(f"no keys for {use_case}: {error}")
+            continue
+        roles |= {contract_role(role) for role in contract.signoff}
+    development_keys(settings.home, roles)
 
 
 def address(context: Context, name: str) -> str:

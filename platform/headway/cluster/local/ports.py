@@ -95,12 +95,12 @@ def reserve(home: Path, wanted: dict[str, int]) -> dict[str, int]:
     return ports
 
 
-def release(home: Path) -> None:
-    """Give the ports and the runtime folder back."""
+def release(home: Path, *, keep_logs: bool = False) -> None:
+    """Give the ports and the runtime folder back; a failed start keeps the folder, which holds Ray's logs."""
     with _locked():
         _reservation_path(home).unlink(missing_ok=True)
         folder = ray_temp(home)
-        if folder.is_dir():
+        if folder.is_dir() and not keep_logs:
             shutil.rmtree(folder)
 
 

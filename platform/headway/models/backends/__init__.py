@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from headway.core.errors import NotFound
 from headway.models.backend import Backend
 
-BACKENDS = ("onnx", "xgboost")
-MODEL_FILES = {"onnx": "model.onnx", "xgboost": "model.json"}
+MODEL_FILES: Mapping[str, str] = {"onnx": "model.onnx", "xgboost": "model.json"}
 
 
-def open_backend(name: str, folder: Path) -> Backend:
-    """Load the back end's model file from an artefact folder that has been verified; NotFound lists the known names."""
-    if name not in BACKENDS:
-        raise NotFound("backend", name, known=list(BACKENDS), field="statement.backend")
-    path = folder / MODEL_FILES[name]
+def open_backend(name: str, model: bytes) -> Backend:
+    """Load the bytes of the back end's model file, verified by the caller; NotFound lists the known names."""
     if name == "onnx":
         from headway.models.backends.onnx import OnnxBackend
 
-        return OnnxBackend(path)
-    from headway.models.backends.xgboost import XGBoostBackend
+        return OnnxBackend(model)
+    if name == "xgboost":
+        from headway.models.backends.xgboost import XGBoostBackend
 
-    return XGBoostBackend(path)
+        return XGBoostBackend(model)
+    raise NotFound("backend", name, known=list(MODEL_FILES), field="backend")
+
+
+def model_file(name: str) -> str:
+    """Return the file that the back end reads; NotFound lists the known names."""
+    if name not in MODEL_FILES:
+        raise NotFound("backend", name, known=list(MODEL_FILES), field="backend")
+    return MODEL_FILES[name]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from headway.core.types import Matrix
@@ -14,10 +12,10 @@ class XGBoostBackend:
 
     name = "xgboost"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, model: bytes) -> None:
         import xgboost
 
-        self._booster = xgboost.Booster(params={"nthread": 1}, model_file=str(path))
+        self._booster = xgboost.Booster(params={"nthread": 1}, model_file=bytearray(model))
 
     def predict(self, matrix: Matrix) -> Matrix:
         """Return the score of every row."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from headway.core.errors import InvalidValue, ServiceFailed
 from headway.core.types import Matrix
+from headway.features.historical import ROW_ID
 from headway.training.definitions import XGBoostRecipe
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FILE = "model.json"
 WORKER_FILE = "worker.json"
-ROW_ID = "row_id"
 MAX_THREADS = 4
 _RESERVED = ("objective", "seed", "num_class")
 _POLL = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
@@ -214,7 +214,7 @@ def checkpoint_callback(*, every: int, total: int, report: Callable[[int, xgboos
     """Return an XGBoost callback that calls `report(rounds, booster)` every `every` rounds and after the last."""
     from xgboost.callback import TrainingCallback
 
-    class Checkpoints(TrainingCallback):
+    class Checkpoints(TrainingCallback):  # type: ignore[misc]  # untyped base that xgboost insists on
         """Counts rounds by the model itself, so that a resumed run keeps the schedule."""
 
         def after_iteration(self, model: xgboost.Booster, epoch: int, evals_log: Any) -> bool:  # noqa: ARG002 -- xgboost's signature

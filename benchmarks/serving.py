@@ -1,0 +1,197 @@
+"""The full fraud decision against plain FastAPI and stock Ray Serve, which get features for free and log nothing.
+
+Ours: HTTP through HAProxy, JWT, contract admission, online features of both entities from Redis, transformation, model,
+exact counts, durable log. Theirs: parse the features, predict. One replica or worker each, one generator, one machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Collector, Report
+from benchmarks.load import VOID_ABOVE, write_requests
+from benchmarks.stage import USE_CASE, Stage, our_requests, peer_requests, prepare
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS, FASTAPI, STOCK = "headway", "fastapi + xgboost", "ray serve (stock) + xgboost"
+_CONNECTIONS = (1, 8, 32)
+
+
+def benchmark(*, quick: bool = False) -> Report:
+    """Run everything and return the report."""
+    runs, seconds = (1, 2.0) if quick else (3, 5.0)
+    collector = Collector("serving")
+    work = Path(tempfile.mkdtemp(prefix="hb"))
+    try:
+        with _platform(work) as stage:
+            write_requests(work / "ours.bin", our_requests(stage, _token(stage)))
+            write_requests(work / "peers.bin", peer_requests(stage))
+            with _deployed(stage) as port:
+                ours = _measure(collector, OURS, port, work / "ours.bin", runs=runs, seconds=seconds)
+        with _fastapi(work) as port:
+            fastapi = _measure(collector, FASTAPI, port, work / "peers.bin", runs=runs, seconds=seconds)
+        with _stock(work) as port:
+            stock = _measure(collector, STOCK, port, work / "peers.bin", runs=runs, seconds=seconds)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    collector.hold("32 connections, requests/s over FastAPI", ours[32][0] / fastapi[32][0], "times", ">=", 2.5)
+    collector.hold("32 connections, requests/s over stock Ray Serve", ours[32][0] / stock[32][0], "times", ">=", 12.0)
+    collector.hold("1 connection, p50 over FastAPI", ours[1][1] / fastapi[1][1], "times", "<=", 1.6)
+    return collector.report()
+
+
+def _measure(
+    collector: Collector, system: str, port: int, requests: Path, *, runs: int, seconds: float
+) -> dict[int, tuple[float, float]]:
+    """Return (requests/s, p50 ms) by connections, medians over the runs."""
+    found = {}
+    for connections in _CONNECTIONS:
+        results = [_load(port, connections, seconds, requests) for _ in range(runs)]
+        for result in results:
+            if result["errors"]:
+                raise RuntimeError(f"{system}: {result['errors']} errors, first: {result['first_error']}")
+            if result["cpu"] > VOID_ABOVE:
+                raise RuntimeError(f"{system}: the generator used {result['cpu']:.0%} of a core: the run is void")
+        case = f"{connections} connections"
+        rate = collector.add(system, case, "throughput", "requests/s", [r["rps"] for r in results])
+        p50 = collector.add(system, case, "p50", "ms", [r["p50_ms"] for r in results])
+        collector.add(system, case, "p99", "ms", [r["p99_ms"] for r in results])
+        collector.add(system, case, "generator", "share of a core", [r["cpu"] for r in results])
+        print(f"{system}, {case}: {rate:.0f} requests/s, p50 {p50:.2f} ms", flush=True)
+        found[connections] = (rate, p50)
+    return found
+
+
+def _load(port: int, connections: int, seconds: float, requests: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.load", "127.0.0.1", str(port), str(connections), str(seconds)]
+    done = subprocess.run(
+        [*command, str(requests)], cwd=ROOT, capture_output=True, check=True, timeout=seconds + 60, text=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _token(stage: Stage) -> str:
+    from headway.core.clock import SystemClock
+    from headway.core.platform_state import read_state
+    from headway.governance.issuing import development_issuer
+
+    state = read_state(stage.settings.home)
+    assert state is not None
+    issuer = development_issuer(stage.settings.home, SystemClock(), state.issuer_url)
+    return issuer.issue("benchmark", "workload", [f"decide:{USE_CASE}"], "fraud_prevention")
+
+
+@contextlib.contextmanager
+def _platform(work: Path) -> Iterator[Stage]:
+    from headway.cluster.local.lifecycle import down
+    from headway.core.settings import load_settings
+
+    settings = load_settings(home=work / "home", project=work / "project")
+    try:
+        yield prepare(work, ROOT)
+    finally:
+        down(settings)
+
+
+@contextlib.contextmanager
+def _deployed(stage: Stage) -> Iterator[int]:
+    """Deploy as `headway deploy` does and yield the port once a decision can be answered."""
+    from headway.core.platform_state import read_state
+    from headway.core.ray_session import driver_env
+
+    settings = stage.settings
+    state = read_state(settings.home)
+    assert state is not None
+    command = [sys.executable, "-m", "benchmarks.deploy", str(settings.home), str(settings.project), USE_CASE]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **driver_env(settings, state)},
+        capture_output=True,
+        check=False,
+        timeout=180,
+        text=True,
+    )
+    if "ready" not in done.stdout:
+        raise RuntimeError(f"the application did not start: {done.stderr[-2000:]}")
+    _wait(f"http://127.0.0.1:{settings.http_port}/{USE_CASE}/v2/health/ready", 60.0)
+    yield settings.http_port
+
+
+@contextlib.contextmanager
+def _fastapi(work: Path) -> Iterator[int]:
+    port = _free_port()
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.peers.fastapi_app:create", "--factory"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--no-access-log", "--log-level", "warning"],
+        cwd=ROOT,
+        env={**os.environ, "BENCHMARK_MODEL": str(work / "model" / "model.json"), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        _wait(f"http://127.0.0.1:{port}/openapi.json", 60.0)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def _stock(work: Path) -> Iterator[int]:
+    port = _free_port()
+    temporary = tempfile.mkdtemp(prefix="rs", dir="/tmp")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "HEADWAY_"))}
+    clean |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "benchmarks" / "peers" / "stock_serve.py"), str(port),
+         str(work / "model" / "model.json"), temporary],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "ready":
+                break
+        else:
+            raise RuntimeError("stock Ray Serve did not start")
+        yield port
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(url: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2.0) as answer:
+                if answer.status == 200:
+                    return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise RuntimeError(f"{url} does not answer: {error}") from error
+        time.sleep(0.1)

@@ -1,0 +1,1 @@
+"""Monitors of the use cases: what is compared, in windows of how many decisions."""

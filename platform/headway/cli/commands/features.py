@@ -1,0 +1,30 @@
+"""`headway features`: write the definitions to the registry, and read them back."""
+
+from __future__ import annotations
+
+import typer
+
+from headway.cli.context import JsonFlag, person, settings_of, show
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="Apply and list feature definitions.", no_args_is_help=True)
+    app.add_typer(group, name="features")
+    group.command("apply")(apply)
+    group.command("list")(listing)
+
+
+def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
+    """Write entities, views and services of the project to the Feast registry."""
+    from headway.cluster import compose
+
+    settings = settings_of(context)
+    show(compose.apply_features(settings, person(settings)), json_output)
+
+
+def listing(context: typer.Context, json_output: JsonFlag = False) -> None:
+    """Read the registry back."""
+    from headway.features.catalogue import applied
+
+    show(applied(settings_of(context)), json_output)

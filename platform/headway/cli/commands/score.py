@@ -1,0 +1,34 @@
+"""`headway score`: score a batch on Ray Data into the lake, by the same kernel that serves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headway.cli.context import JsonFlag, UseCase, person, progress, running_settings_of, show
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def score(
+        context: typer.Context,
+        use_case: UseCase,
+        since: Annotated[str | None, typer.Option(help="First decision time (RFC 3339).")] = None,
+        until: Annotated[str | None, typer.Option(help="End of the decision times (RFC 3339).")] = None,
+        json_output: JsonFlag = False,
+    ) -> None:
+        """Score the use case's decisions in a range of time with its champion."""
+        from headway.cluster import compose
+        from headway.core.times import parse_time
+
+        settings = running_settings_of(context)
+        first = None if since is None else parse_time(since, field="--since")
+        end = None if until is None else parse_time(until, field="--until")
+        with progress(json_output) as drawn:
+            result = compose.score(
+                settings, use_case, principal=person(settings), since=first, until=end, progress=drawn
+            )
+        show(result, json_output)

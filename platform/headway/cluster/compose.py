@@ -1,0 +1,151 @@
+"""The composition root: the one place where settings become concrete parts and the parts meet.
+
+Everything below takes its collaborators as arguments; only this module and the acts beside it (`training`, `deploy`, `score`,
+`loop`) choose them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from headway.cluster.local.tokens import person_scopes, request_token
+from headway.core import ray_session
+from headway.core.clock import Clock, SystemClock
+from headway.core.control import ControlStore, RedisControlStore
+from headway.core.errors import NotFound
+from headway.core.platform_state import running_settings
+from headway.core.project import Project
+from headway.core.settings import Settings
+from headway.core.types import Principal
+from headway.features.definitions import FeatureService
+from headway.features.history import History
+from headway.governance.audit import AuditLog, audit_log
+from headway.governance.contract import LoadedContract
+from headway.governance.identity import TokenVerifier, verifier_from
+from headway.governance.keys import contract_role, development_keys, trust_root
+from headway.governance.login import current_principal, store_token
+from headway.governance.signing import TrustRoot
+from headway.governance.signoff import require_signed
+from headway.training.definitions import TrainingJob
+
+if TYPE_CHECKING:
+    from headway.features.committer import CommitterClient
+    from headway.features.online_store import OnlineStore
+    from headway.features.reader import LakeReader
+    from headway.governance.registry import Registry
+
+CONTRACT = "contract.yaml"
+
+
+class Installation:
+    """A running platform and a project's definitions; each part is made once, when it is first asked for."""
+
+    def __init__(self, settings: Settings, *, writer: str, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.writer = writer
+        self.clock: Clock = clock or SystemClock()
+        self.project = Project(settings.project)
+
+    @classmethod
+    def running(cls, *, writer: str, **flags: object) -> Installation:
+        """Return the installation of a started platform; ServiceFailed says to start it."""
+        return cls(running_settings(**flags), writer=writer)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """This writer's audit chain."""
+        return audit_log(self.settings, self.writer, self.clock)
+
+    @cached_property
+    def control(self) -> ControlStore:
+        """Routing, loop and monitor state."""
+        return RedisControlStore(self.settings.redis_control_url)
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """The online features."""
+        from headway.features.online_store import OnlineStore
+
+        return OnlineStore(self.settings.redis_features_url)
+
+    @cached_property
+    def reader(self) -> LakeReader:
+        """Governed reads of the lake."""
+        from headway.features.reader import LakeReader
+
+        return LakeReader(self.settings, self.audit, self.clock)
+
+    @cached_property
+    def committer(self) -> CommitterClient:
+        """The lake's only writer."""
+        from headway.features.committer import committer
+
+        ray_session.connect(self.settings)
+        return committer(self.settings)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Runs, versions and aliases."""
+        from headway.governance.registry import Registry
+
+        return Registry(self.settings.mlflow_uri, self.audit, self.clock)
+
+    @property
+    def trust(self) -> TrustRoot:
+        """Keys believed, read anew each time: keys are added while the platform runs."""
+        return trust_root(self.settings)
+
+    @cached_property
+    def verifier(self) -> TokenVerifier:
+        """Verifies tokens."""
+        return verifier_from(self.settings, self.clock)
+
+    def person(self) -> Principal:
+        """Return who is logged in."""
+        return current_principal(self.settings.home, self.verifier)
+
+    def workload(self, sub: str, scopes: list[str], purpose: str) -> Principal:
+        """Return a platform workload's own identity, from a token of the issuer."""
+        token = request_token(self.settings, sub=sub, kind="workload", scopes=scopes, purpose=purpose)
+        return self.verifier.verify(token)
+
+    def login(self, sub: str, purpose: str) -> Principal:
+        """Store a short-lived human token of the development issuer and return who it speaks for."""
+        token = request_token(
+            self.settings, sub=sub, kind="human", scopes=person_scopes(self.settings), purpose=purpose
+        )
+        store_token(self.settings.home, token)
+        return self.verifier.verify(token)
+
+    def contract(self, use_case: str) -> LoadedContract:
+        """Return the signed contract; NotSigned and Tampered say what is wrong."""
+        return require_signed(self.project.app_folder(use_case) / CONTRACT, self.trust, name=use_case)
+
+    def job(self, use_case: str) -> TrainingJob:
+        """Return how the use case's model is trained."""
+        return self.project.one("training", self.project.require(use_case), TrainingJob)
+
+    def history(self, use_case: str) -> History:
+        """Return the use case's recorded or simulated past."""
+        for history in self.project.collect("features", History):
+            if history.use_case == self.project.require(use_case):
+                return history
+        raise NotFound("history of use case", use_case)
+
+    def service(self, use_case: str) -> FeatureService:
+        """Return the feature service of the use case's model."""
+        return self.job(use_case).service
+
+
+def make_development_keys(settings: Settings) -> None:
+    """Make the keys that `headway up` promises: model signing, audit anchors, one per sign-off role."""
+    from headway.governance.contract import load_contract
+
+    project = Project(settings.project)
+    roles = [
+        contract_role(role)
+        for use_case in project.use_cases()
+        for role in load_contract(project.app_folder(use_case) / CONTRACT).contract.signoff
+    ]
+    development_keys(settings.home, roles)

@@ -1,0 +1,122 @@
+"""Deploys and redeploys a use case: nothing starts without a signed contract and a verified champion.
+
+A redeploy is the same act: Serve starts new replicas beside the old ones (surge), and stops those once the new ones are
+healthy. Which version they load is in the routing record, not in the configuration.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.cluster.compose import Installation
+from headway.cluster.serve_config import serve_config
+from headway.core import ray_session
+from headway.core.errors import NotFound, ServiceFailed
+from headway.core.platform_state import read_state
+from headway.core.progress import Progress
+from headway.core.routing import read_routing
+from headway.core.types import Principal
+from headway.governance.contract import LoadedContract
+from headway.governance.statement import verify_version
+
+_READY_S = 90.0
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """Where a use case answers, and with which version."""
+
+    use_case: str
+    url: str
+    version: str
+    contract_sha256: str
+    replicas: int
+
+
+def deploy(at: Installation, use_case: str, principal: Principal, progress: Progress) -> Deployed:
+    """Roll out the use case's application and wait until every replica serves the champion.
+
+    Raises:
+        NotSigned, Tampered: the contract or the champion does not hold; nothing was changed.
+        NotFound: no champion yet.
+        ServiceFailed: the replicas did not become ready in time; the old ones still serve.
+    """
+    principal.require("deploy", at.project.require(use_case))
+    with progress.stage("verify") as stage:
+        contract = at.contract(use_case)
+        champion = read_routing(at.control, use_case).champion
+        if champion is None:
+            raise NotFound("champion of use case", use_case, known=[])
+        verify_version(
+            Path(champion.path),
+            at.trust,
+            name=use_case,
+            version=champion.version,
+            clock=at.clock,
+            statement_sha256=champion.statement_sha256,
+        )
+        stage.note(f"contract {contract.sha256[:12]}, version {champion.version}")
+    options = deployment_options(contract)
+    with progress.stage("roll out") as stage:
+        ray_session.start_serve(at.settings)
+        _run(use_case, options)
+        stage.note(f"{options['num_replicas']} replicas")
+    at.audit.append(
+        actor=principal.sub,
+        kind=principal.kind,
+        action="deploy",
+        resource=use_case,
+        purpose=principal.purpose,
+        outcome="done",
+        refs=(contract.sha256, champion.statement_sha256),
+    )
+    return Deployed(
+        use_case=use_case,
+        url=f"{base_url(at)}/{use_case}",
+        version=champion.version,
+        contract_sha256=contract.sha256,
+        replicas=int(options["num_replicas"]),
+    )
+
+
+def deployment_options(contract: LoadedContract) -> dict[str, Any]:
+    """Return the options of the one deployment, as the Serve configuration states them."""
+    (application,) = serve_config(contract.contract.name, contract=contract.contract)["applications"]
+    (deployment,) = application["deployments"]
+    return {name: value for name, value in deployment.items() if name != "name"}
+
+
+def base_url(at: Installation) -> str:
+    """Return where Serve answers."""
+    state = read_state(at.settings.home)
+    port = at.settings.http_port if state is None else state.http_port
+    return f"http://{at.settings.http_host}:{port}"
+
+
+def _run(use_case: str, options: dict[str, Any]) -> None:
+    from ray import serve
+
+    from headway.serving import application
+
+    target = application(use_case, **options)
+    serve.run(target, name=use_case, route_prefix=f"/{use_case}", blocking=False)
+    deadline = time.monotonic() + _READY_S
+    while True:
+        app = serve.status().applications[use_case]
+        deployments = app.deployments.values()
+        settled = all(
+            item.status == "HEALTHY" and set(item.replica_states) == {"RUNNING"} for item in deployments
+        )
+        if app.status == "RUNNING" and settled:
+            return
+        if app.status == "DEPLOY_FAILED" or time.monotonic() > deadline:
+            messages = "; ".join(item.message for item in deployments if item.message)
+            raise ServiceFailed(
+                f"{use_case} did not become ready: {app.status} {app.message} {messages}"[:2_000],
+                hint="the old replicas still serve; see the replica logs: headway status",
+            )
+        time.sleep(_POLL_S)

@@ -1,0 +1,217 @@
+"""The way data leaves the lake: every read names who, why and which snapshot, and is audited, allowed or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+
+from headway.core.clock import Clock
+from headway.core.errors import AccessError, Forbidden, InvalidValue, NotFound, Unauthenticated
+from headway.core.settings import Settings
+from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.core.types import Principal
+from headway.features.definitions import EventSource
+from headway.features.lake import PURPOSES, Location, TableSpec, from_lake, open_catalog, open_table
+from headway.governance.audit_event import AuditSink
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Readable = EventSource | TableSpec | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPlan:
+    """An allowed read: the files of one snapshot, so that tasks read them without a catalog or audit of their own."""
+
+    table: str
+    snapshot_id: int
+    """0: the table has no rows yet."""
+    schema: pa.Schema
+    files: tuple[tuple[str, int], ...]
+    """(path, bucket number; −1 where the table is not bucketed)."""
+
+    def bucket(self, number: int) -> tuple[str, ...]:
+        """Return the files of one bucket."""
+        return tuple(path for path, bucket in self.files if bucket == number)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return all files."""
+        return tuple(path for path, _ in self.files)
+
+
+class LakeReader:
+    """Reads for a principal and a purpose; needs the scope `data:read` and a purpose that the table allows."""
+
+    def __init__(self, lake: Settings | Location, audit: AuditSink, clock: Clock) -> None:
+        self._location = lake if isinstance(lake, Location) else Location.of(lake)
+        self._catalog = open_catalog(self._location)
+        self._audit = audit
+        self._clock = clock
+
+    def snapshot(self, table: Readable) -> int:
+        """Return the current snapshot id of a table, 0 where it has no rows; NotFound if it does not exist."""
+        snapshot = open_table(self._catalog, _name(table)).current_snapshot()
+        return 0 if snapshot is None else int(snapshot.snapshot_id)
+
+    def scan(
+        self,
+        table: Readable,
+        principal: Principal,
+        purpose: str,
+        *,
+        columns: Sequence[str] | None = None,
+        event_time: tuple[int, int] | None = None,
+        known_by: int | None = None,
+        snapshot_id: int | None = None,
+        bucket: int | None = None,
+    ) -> pa.Table:
+        """Return rows, times as int64 UTC microseconds, in no particular order.
+
+        Args:
+            table: Source, table, or table name.
+            principal: Who reads.
+            purpose: Why; the principal's own, and one that the table allows.
+            columns: Subset; None: all.
+            event_time: Half-open range.
+            known_by: Only rows with known_time up to and including this.
+            snapshot_id: A pinned snapshot; None: the current one.
+            bucket: Only this bucket's files.
+        """
+        plan = self.plan(table, principal, purpose, event_time=event_time, known_by=known_by, snapshot_id=snapshot_id)
+        if columns is not None:
+            for name in columns:
+                if name not in plan.schema.names:
+                    raise NotFound("column", name, known=plan.schema.names, field=plan.table)
+        paths = plan.paths if bucket is None else plan.bucket(bucket)
+        return read_files(plan.schema, paths, columns, event_time=event_time, known_by=known_by)
+
+    def plan(
+        self,
+        table: Readable,
+        principal: Principal,
+        purpose: str,
+        *,
+        event_time: tuple[int, int] | None = None,
+        known_by: int | None = None,
+        snapshot_id: int | None = None,
+    ) -> ReadPlan:
+        """Check the right to read, audit it, and return the files that may hold matching rows."""
+        opened = open_table(self._catalog, _name(table))
+        allowed = table.purposes if not isinstance(table, str) else _listed(opened.properties.get(PURPOSES, ""))
+        current = opened.current_snapshot()
+        wanted = snapshot_id or (0 if current is None else int(current.snapshot_id))
+        resource = f"{_name(table)}@{wanted}"
+        try:
+            self._allow(_name(table), principal, purpose, allowed)
+        except AccessError:
+            self._record(principal, resource, purpose, "denied")
+            raise
+        if wanted and opened.snapshot_by_id(wanted) is None:
+            raise NotFound(
+                "snapshot",
+                str(wanted),
+                known=[str(s.snapshot_id) for s in opened.metadata.snapshots],
+                field=_name(table),
+            )
+        files: list[tuple[str, int]] = []
+        if wanted:
+            for task in opened.scan(row_filter=_prune(event_time, known_by), snapshot_id=wanted).plan_files():
+                if task.delete_files:
+                    raise InvalidValue(_name(table), "holds row deletes, which are not read yet", hint="compact it")
+                partition = task.file.partition
+                files.append((task.file.file_path, int(partition[0]) if len(partition) else -1))
+        self._record(principal, resource, purpose, "allowed")
+        schema = opened.schema().as_arrow()
+        return ReadPlan(table=_name(table), snapshot_id=wanted, schema=schema, files=tuple(sorted(files)))
+
+    def _allow(self, name: str, principal: Principal, purpose: str, allowed: tuple[str, ...]) -> None:
+        if principal.expires <= self._clock.now():
+            raise Unauthenticated(f"the identity of {principal.sub} has expired", hint="headway login")
+        principal.require("data", "read")
+        if purpose != principal.purpose:
+            raise Forbidden(f"{principal.sub} acts for {principal.purpose!r}, not for {purpose!r}")
+        if purpose not in allowed:
+            raise Forbidden(
+                f"{name} may not be read for {purpose!r}", hint=f"its purposes: {', '.join(allowed) or 'none'}"
+            )
+
+    def _record(self, principal: Principal, resource: str, purpose: str, outcome: str) -> None:
+        self._audit.append(
+            actor=principal.sub,
+            kind=principal.kind,
+            action="data.read",
+            resource=resource,
+            purpose=purpose,
+            outcome=outcome,
+        )
+
+
+def read_files(
+    schema: pa.Schema,
+    paths: Sequence[str],
+    columns: Sequence[str] | None = None,
+    *,
+    event_time: tuple[int, int] | None = None,
+    known_by: int | None = None,
+) -> pa.Table:
+    """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly."""
+    names = list(columns) if columns is not None else schema.names
+    plain = pa.schema([pa.field(field.name, _small(field.type)) for field in schema])
+    if not paths:
+        return from_lake(pa.schema([plain.field(name) for name in names]).empty_table())
+    system, _ = pafs.FileSystem.from_uri(paths[0])
+    inside = [pafs.FileSystem.from_uri(path)[1] for path in paths]
+    data = pads.dataset(inside, schema=plain, filesystem=system, format="parquet")
+    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by)))
+
+
+def _small(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_large_string(kind) else kind
+
+
+def _filter(event_time: tuple[int, int] | None, known_by: int | None) -> pc.Expression | None:
+    def moment(microseconds: int) -> pa.Scalar:
+        return pa.scalar(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+
+    parts: list[pc.Expression] = []
+    if event_time is not None:
+        parts += [pc.field(EVENT_TIME) >= moment(event_time[0]), pc.field(EVENT_TIME) < moment(event_time[1])]
+    if known_by is not None:
+        parts.append(pc.field(KNOWN_TIME) <= moment(known_by))
+    if not parts:
+        return None
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole & part
+    return whole
+
+
+def _prune(event_time: tuple[int, int] | None, known_by: int | None) -> str:
+    """Return the same condition for the catalog, which skips files by their statistics."""
+
+    def moment(microseconds: int) -> str:
+        return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
+
+    parts = ["true"]
+    if event_time is not None:
+        first, end = event_time
+        parts += [f"{EVENT_TIME} >= '{moment(first)}'", f"{EVENT_TIME} < '{moment(end)}'"]
+    if known_by is not None:
+        parts.append(f"{KNOWN_TIME} <= '{moment(known_by)}'")
+    return " and ".join(parts)
+
+
+def _name(table: Readable) -> str:
+    if isinstance(table, EventSource):
+        return table.table
+    return table if isinstance(table, str) else table.name
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))

@@ -1,0 +1,243 @@
+"""Puts one use case's replica together from contract, definitions and settings; the only place that knows every part.
+
+It needs no Ray, so tests and tools run the same service in their own process. Nothing starts without a contract that
+every role signed; a routed model that does not verify keeps the replica from starting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from headway.core.clock import Clock, SystemClock
+from headway.core.control import ControlStore, RedisControlStore
+from headway.core.counts import CountsChannel, RedisCountsChannel
+from headway.core.errors import DefinitionError, HeadwayError, ServiceFailed, Tampered
+from headway.core.project import Project
+from headway.core.routing import VersionRef
+from headway.core.settings import Settings
+from headway.features.definitions import FeatureService
+from headway.features.kernel import kernel_sha256
+from headway.features.online import OnlineReader
+from headway.governance.audit import AuditLog
+from headway.governance.identity import verifier_from
+from headway.governance.keys import trust_root
+from headway.governance.signoff import require_signed
+from headway.governance.statement import verify_version
+from headway.models.artefact import Artefact, load_artefact
+from headway.serving.batching import Batcher
+from headway.serving.decision_ids import DecisionIds, load_key
+from headway.serving.fallback import Rules
+from headway.serving.gateway import Gateway
+from headway.serving.host import Load, ModelHost
+from headway.serving.outcomes import Outcomes, outcomes_folder
+from headway.serving.recorder import DecisionRecorder, decisions_folder
+from headway.serving.schema import DecisionSchema
+from headway.serving.scoring import Reader, Scorer
+from headway.serving.service import DecisionService, Verifier
+from headway.serving.terms import PREVIOUS, RULES, Terms
+from headway.serving.work import Answer, Call
+
+_LOG = logging.getLogger(__name__)
+MAX_BATCH_ROWS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drivers:
+    """What stands behind the ports of a replica."""
+
+    store: ControlStore
+    channel: CountsChannel
+    reader: Reader
+    verifier: Verifier
+    load: Load
+    clock: Clock
+
+
+class Assembly:
+    """One replica's parts, started and stopped together."""
+
+    def __init__(
+        self,
+        use_case: str,
+        *,
+        home: Path,
+        service: FeatureService,
+        terms: Terms,
+        rules: Rules | None,
+        drivers: Drivers,
+        replica: str,
+    ) -> None:
+        clock = drivers.clock
+        if RULES in terms.ladder and rules is None:
+            raise DefinitionError(
+                "the contract falls back to rules and there are none",
+                file=f"serve_apps/{use_case}/rules.py",
+                expected="one Rules object",
+            )
+        ids = DecisionIds(load_key(home / "keys" / "decision-ids.key"), use_case)
+        self.recorder = DecisionRecorder(
+            service, decisions_folder(home, use_case), replica, durable=terms.durable, clock=clock
+        )
+        self.outcomes = Outcomes(
+            use_case,
+            ids=ids,
+            store=drivers.store,
+            names=terms.names,
+            folder=outcomes_folder(home, use_case),
+            writer=replica,
+            clock=clock,
+        )
+        self.host = ModelHost(
+            use_case,
+            store=drivers.store,
+            load=drivers.load,
+            channel=drivers.channel,
+            replica=replica,
+            clock=clock,
+            keep_previous=PREVIOUS in terms.ladder,
+        )
+        scorer = Scorer(
+            service=service,
+            terms=terms,
+            reader=drivers.reader,
+            ladder=self.host.steps,
+            rules=rules,
+            recorder=self.recorder,
+            ids=ids,
+            clock=clock,
+        )
+        self.batcher: Batcher[Call, Answer] = Batcher(scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="outcomes")
+        self.service = DecisionService(
+            use_case,
+            schema=DecisionSchema.of(service),
+            terms=terms,
+            verifier=drivers.verifier,
+            batcher=self.batcher,
+            outcomes=self.outcomes,
+            host=self.host,
+            room=self.recorder.spool.require_room,
+            clock=clock,
+            executor=self._executor,
+        )
+        self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start following the routing record and publishing counts, on the running loop."""
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(self.host.follow()), loop.create_task(self.host.publish_forever())]
+
+    def require_alive(self) -> None:
+        """Raise ServiceFailed if a background task has ended."""
+        for task in self._tasks:
+            if task.done():
+                raise ServiceFailed("a background task of the replica ended", hint="see the replica's log")
+
+    async def stop(self) -> None:
+        """Finish what was accepted, publish the last counts, write the logs."""
+        await self.batcher.idle()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        try:
+            await self.host.publish()
+        except Exception as error:  # the channel may be gone already; the decision log still holds the rows
+            _LOG.warning("the last counts were not published: %s", type(error).__name__)
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def close(self) -> None:
+        """Write what is left in the spools."""
+        self.recorder.close()
+        self.outcomes.close()
+        self._executor.shutdown(wait=False)
+
+
+def find_service(project: Project, name: str, *, file: str) -> FeatureService:
+    """Return the feature service that a contract names."""
+    services = [service for service in project.collect("features", FeatureService) if service.name == name]
+    if not services:
+        known = sorted({service.name for service in project.collect("features", FeatureService)})
+        raise DefinitionError(
+            f"unknown feature service {name!r}", file=file, field="decision.feature_service", expected=", ".join(known)
+        )
+    return services[0]
+
+
+def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | None = None) -> Assembly:
+    """Return a ready replica of a use case; raises whatever keeps it from serving. Blocking."""
+    clock = clock or SystemClock()
+    project = Project(settings.project)
+    path = project.app_folder(use_case) / "contract.yaml"
+    trust = trust_root(settings)
+    contract = require_signed(path, trust, name=use_case).contract
+    service = find_service(project, contract.decision.feature_service, file=str(path.name))
+    if tuple(contract.decision.entity) != service.keys:
+        raise DefinitionError(
+            f"entity is {list(contract.decision.entity)}, {service.name} has {list(service.keys)}",
+            file=path.name,
+            field="decision.entity",
+        )
+    terms = Terms.of(contract, file=path.name)
+    rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
+    audit = AuditLog(settings.home / "audit", f"serving-{use_case}", clock)
+
+    def load(ref: VersionRef) -> Artefact:
+        def record(outcome: str) -> None:
+            audit.append(
+                actor=f"replica:{use_case}",
+                kind="workload",
+                action="model.load",
+                resource=f"model:{use_case}/{ref.version}",
+                purpose=terms.purposes[0],
+                outcome=outcome,
+                refs=(ref.statement_sha256,),
+            )
+
+        try:
+            statement = verify_version(
+                Path(ref.path),
+                trust,
+                name=use_case,
+                version=ref.version,
+                clock=clock,
+                statement_sha256=ref.statement_sha256,
+            )
+            if statement.kernel_sha256 != kernel_sha256(service):
+                raise Tampered(
+                    f"version {ref.version} was trained with other feature code than this replica has",
+                    hint="deploy the code it was trained with, or train again",
+                )
+            artefact = load_artefact(Path(ref.path), statement)
+            if artefact.input_schema.names != service.features:
+                raise Tampered(f"version {ref.version} expects other features than {service.name} gives")
+        except HeadwayError:
+            record("refused")
+            raise
+        record("ok")
+        return artefact
+
+    assembly = Assembly(
+        use_case,
+        home=settings.home,
+        service=service,
+        terms=terms,
+        rules=rules,
+        drivers=Drivers(
+            store=RedisControlStore(settings.redis_control_url),
+            channel=RedisCountsChannel(settings.redis_control_url),
+            reader=OnlineReader(service, settings.redis_features_url),
+            verifier=verifier_from(settings, clock),
+            load=load,
+            clock=clock,
+        ),
+        replica=replica,
+    )
+    assembly.host.start()
+    return assembly

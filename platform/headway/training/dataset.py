@@ -1,0 +1,168 @@
+"""From pinned snapshots to the rows of a training: labels known by then, features as they were at each decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headway.core.errors import DefinitionError, InvalidValue
+from headway.core.times import EVENT_TIME, format_time
+from headway.core.types import Int64, Matrix, Principal
+from headway.features.historical import ROW_ID, training_set
+from headway.features.reader import LakeReader
+from headway.models.input_schema import InputSchema, describe_input, merge_schemas
+from headway.training.definitions import TrainingJob
+
+if TYPE_CHECKING:
+    import ray.data
+
+SPLIT = "split"
+TRAIN, EVALUATE = 0, 1
+_SCHEMA_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The evaluation rows in order, and what the training rows looked like."""
+
+    matrix: Matrix
+    """float32 [n, k], in the order of the service's features."""
+    label: Matrix
+    """float32 [n]."""
+    event_time: Int64
+    group: npt.NDArray[Any] | None
+    """Key of each row for card precision."""
+    schema: InputSchema
+    """Ranges and nulls of the training rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Materialised rows of both ranges; the column `split` says which."""
+
+    job: TrainingJob
+    dataset: ray.data.Dataset
+    snapshots: Mapping[str, int]
+    rows: int
+    """Training rows."""
+    evaluation_rows: int
+
+    def train(self) -> ray.data.Dataset:
+        """Return the training rows, filtered block by block as the worker reads them."""
+        return self.dataset.map_batches(training_rows, batch_format="pyarrow", batch_size=None, zero_copy_batch=True)
+
+    def evaluation(self) -> Evaluation:
+        """Return the evaluation rows in this process."""
+        blocks = self.dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+        return collect(blocks, self.job)
+
+
+def pin_snapshots(job: TrainingJob, reader: LakeReader) -> dict[str, int]:
+    """Return table → snapshot id of every table that the training reads, so that it can be repeated."""
+    tables = dict.fromkeys([job.spine.table, *(view.source.table for view in job.service.views)])
+    return {table: reader.snapshot(table) for table in tables}
+
+
+def read_spine(
+    job: TrainingJob, reader: LakeReader, *, as_of: int, principal: Principal, snapshots: Mapping[str, int]
+) -> pa.Table:
+    """Return the labelled decisions of both ranges known at `as_of`, in order of time and id, with `split`.
+
+    Raises DefinitionError for a column that the spine lacks, InvalidValue for a range without rows.
+    """
+    wanted = [*job.service.keys, *(name for name in job.service.request if name != EVENT_TIME), job.label]
+    if job.group is not None:
+        wanted.append(job.group)
+    for name in wanted:
+        if name not in job.spine.columns:
+            raise DefinitionError(
+                f"the spine {job.spine.name!r} has no column {name!r}",
+                field="job.spine",
+                expected=", ".join(job.spine.columns),
+            )
+    (train_from, train_to), (evaluate_from, evaluate_to) = job.ranges(as_of)
+    table = reader.scan(
+        job.spine,
+        principal,
+        principal.purpose,
+        columns=list(dict.fromkeys([*wanted, job.spine.id, EVENT_TIME])),
+        event_time=(train_from, evaluate_to),
+        known_by=as_of,
+        snapshot_id=snapshots[job.spine.table],
+    )
+    times = table[EVENT_TIME].to_numpy()
+    training = (times >= train_from) & (times < train_to)
+    evaluation = (times >= evaluate_from) & (times < evaluate_to)
+    for name, there, start, end in (
+        ("train", training, train_from, train_to),
+        ("evaluate", evaluation, evaluate_from, evaluate_to),
+    ):
+        if not there.any():
+            raise InvalidValue(
+                f"job.{name}",
+                f"no labelled rows of {job.spine.name} in [{format_time(start)}, {format_time(end)}) "
+                f"known by {format_time(as_of)}",
+                hint="load history first, or train at a later time",
+            )
+    split = pa.array(np.where(evaluation, EVALUATE, TRAIN).astype(np.int8))
+    chosen = table.append_column(SPLIT, split).filter(pa.array(training | evaluation))
+    return chosen.sort_by([(EVENT_TIME, "ascending"), (job.spine.id, "ascending")])
+
+
+def build(
+    job: TrainingJob, reader: LakeReader, *, as_of: int, principal: Principal, snapshots: Mapping[str, int]
+) -> TrainingData:
+    """Join the spine with the features as known at each decision, and keep only what training needs."""
+    spine = read_spine(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
+    evaluation_rows = int(pc.sum(spine[SPLIT]).as_py())
+    joined = training_set(spine, job.service, reader, principal, principal.purpose, snapshots=snapshots)
+    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *([job.group] if job.group else [])]
+    columns = list(dict.fromkeys([*job.service.features, *extra]))
+    return TrainingData(
+        job=job,
+        dataset=joined.select_columns(columns).materialize(),
+        snapshots=dict(snapshots),
+        rows=len(spine) - evaluation_rows,
+        evaluation_rows=evaluation_rows,
+    )
+
+
+def training_rows(block: pa.Table) -> pa.Table:
+    """Return the training rows of a block."""
+    return block.filter(pc.equal(block[SPLIT], TRAIN))
+
+
+def collect(blocks: Iterable[pa.Table], job: TrainingJob) -> Evaluation:
+    """Return the evaluation rows of all blocks in order of `row_id`, and the schema of the others."""
+    features = job.service.features
+    schema = describe_input(features, np.empty((0, len(features)), np.float32))
+    kept = []
+    for block in blocks:
+        kept.append(block.filter(pc.equal(block[SPLIT], EVALUATE)))
+        others = training_rows(block)
+        for start in range(0, len(others), _SCHEMA_ROWS):
+            schema = merge_schemas(
+                schema, describe_input(features, to_matrix(others.slice(start, _SCHEMA_ROWS), features))
+            )
+    table = pa.concat_tables(kept).sort_by(ROW_ID)
+    return Evaluation(
+        matrix=to_matrix(table, features),
+        label=table[job.label].to_numpy().astype(np.float32),
+        event_time=table[EVENT_TIME].to_numpy(),
+        group=None if job.group is None else table[job.group].to_numpy(),
+        schema=schema,
+    )
+
+
+def to_matrix(table: pa.Table, features: tuple[str, ...]) -> Matrix:
+    """Return float32 [n, k]; nulls become NaN."""
+    matrix = np.empty((len(table), len(features)), dtype=np.float32)
+    for index, name in enumerate(features):
+        matrix[:, index] = table[name].to_numpy()
+    return matrix

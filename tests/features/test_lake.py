@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headway.core.clock import ManualClock
+from headway.core.errors import CorruptState, DefinitionError, Forbidden, InvalidValue, NotFound, Unauthenticated
+from headway.core.types import Principal
+from headway.features.committer import Committer
+from headway.features.lake import Location, TableSpec, bucket_of, write_spool
+from headway.features.reader import LakeReader
+from headway.governance.audit_event import MemoryAudit
+from tests.features.oracle import SOURCE
+
+
+def batch(first: int, n: int) -> pa.Table:
+    ids = np.arange(first, first + n)
+    return pa.table(
+        {"payment": ids, "card": ids % 7, "amount": ids / 4, "event_time": ids * 10, "known_time": ids * 10 + 1}
+    )
+
+
+def reader_of(lake: Location, clock: ManualClock) -> tuple[LakeReader, MemoryAudit]:
+    audit = MemoryAudit(clock)
+    return LakeReader(lake, audit, clock), audit
+
+
+def test_what_is_appended_is_read_back(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    snapshot = Committer(lake, clock).append(SOURCE, batch(0, 100), "one")
+    reader, audit = reader_of(lake, clock)
+    assert reader.snapshot(SOURCE) == snapshot
+    rows = reader.scan(SOURCE, analyst, "testing").sort_by("payment")
+    assert rows.drop_columns(["ingested_at"]).to_pylist() == batch(0, 100).to_pylist()
+    assert set(rows["ingested_at"].to_pylist()) == {clock.now()}
+    assert [(e.action, e.outcome) for e in audit.events] == [("data.read", "allowed")]
+
+
+def test_a_repeated_batch_changes_nothing_even_after_a_restart(
+    lake: Location, clock: ManualClock, analyst: Principal, tmp_path: Path
+) -> None:
+    spool = write_spool(tmp_path / "spool", "one", batch(0, 10))
+    first = Committer(lake, clock).append(SOURCE, spool, "one")
+    again = Committer(lake, clock)
+    both = again.append_many(SOURCE, [(spool, "one"), (batch(10, 5), "two")])
+    assert again.append(SOURCE, spool, "one") == first
+    assert again.append(SOURCE, batch(10, 5), "two") == both != first
+    reader, _ = reader_of(lake, clock)
+    assert reader.scan(SOURCE, analyst, "testing").num_rows == 15
+    assert reader.scan(SOURCE, analyst, "testing", snapshot_id=first).num_rows == 10
+
+
+def test_filters_columns_and_buckets(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    Committer(lake, clock).append(SOURCE, batch(0, 100), "one")
+    reader, _ = reader_of(lake, clock)
+    ranged = reader.scan(SOURCE, analyst, "testing", columns=["payment"], event_time=(100, 300), known_by=250)
+    assert ranged.column_names == ["payment"]
+    assert sorted(ranged["payment"].to_pylist()) == list(range(10, 25))
+    parts = [reader.scan(SOURCE, analyst, "testing", bucket=number) for number in range(SOURCE.buckets)]
+    assert sum(part.num_rows for part in parts) == 100
+    for number, part in enumerate(parts):
+        assert (bucket_of(part["card"].combine_chunks(), SOURCE.buckets) == number).all()
+
+
+def test_who_may_not_read_is_refused_and_recorded(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    Committer(lake, clock).append(SOURCE, batch(0, 1), "one")
+    reader, audit = reader_of(lake, clock)
+    bare = Principal(sub="b", kind="human", scopes=frozenset(), purpose="testing", expires=2**60)
+    curious = Principal(sub="c", kind="human", scopes=analyst.scopes, purpose="curiosity", expires=2**60)
+    late = Principal(sub="d", kind="human", scopes=analyst.scopes, purpose="testing", expires=5)
+    for principal, purpose, error in (
+        (bare, "testing", Forbidden),
+        (curious, "curiosity", Forbidden),
+        (curious, "testing", Forbidden),
+        (late, "testing", Unauthenticated),
+    ):
+        for table in (SOURCE, SOURCE.table):
+            with pytest.raises(error):
+                reader.scan(table, principal, purpose)
+    assert [e.outcome for e in audit.events] == ["denied"] * 8
+
+
+def test_wrong_names_and_values_say_what_there_is(
+    lake: Location, clock: ManualClock, analyst: Principal, tmp_path: Path
+) -> None:
+    committer = Committer(lake, clock)
+    committer.append(SOURCE, batch(0, 1), "one")
+    reader, _ = reader_of(lake, clock)
+    with pytest.raises(NotFound, match=r"events\.payments"):
+        reader.scan("events.nothing", analyst, "testing")
+    with pytest.raises(NotFound, match="amount"):
+        reader.scan(SOURCE, analyst, "testing", columns=["amont"])
+    with pytest.raises(NotFound, match="snapshot"):
+        reader.scan(SOURCE, analyst, "testing", snapshot_id=42)
+    with pytest.raises(DefinitionError, match="amount"):
+        committer.append(SOURCE, batch(0, 1).drop_columns(["amount"]), "two")
+    with pytest.raises(InvalidValue, match="batch_id"):
+        committer.append(SOURCE, batch(0, 1), "a,b")
+    with pytest.raises(DefinitionError, match="other columns"):
+        Committer(lake, clock).ensure(TableSpec(name=SOURCE.table, columns={"x": "int64"}))
+    with pytest.raises(DefinitionError, match="dtype"):
+        TableSpec(name="a.b", columns={"x": "decimal"})
+    (tmp_path / "torn.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(CorruptState, match=r"torn\.arrow"):
+        committer.append(SOURCE, tmp_path / "torn.arrow", "three")
+
+
+def test_a_plain_table_without_rows(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    spec = TableSpec(name="decisions.test", columns={"id": "string", "at": "timestamp"}, purposes=("testing",))
+    Committer(lake, clock).ensure(spec)
+    reader, _ = reader_of(lake, clock)
+    assert reader.snapshot(spec) == 0
+    assert reader.scan("decisions.test", analyst, "testing").num_rows == 0
+    Committer(lake, clock).append(spec, pa.table({"id": ["a"], "at": [5], "event_time": [3]}), "one")
+    row = reader.scan("decisions.test", analyst, "testing").to_pylist()[0]
+    assert (row["id"], row["at"], row["event_time"], row["known_time"]) == ("a", 5, 3, 3)
