@@ -1,4 +1,4 @@
-"""Deploys one use case onto a running platform in a process of its own, because Ray and Serve read their environment once.
+"""Deploys one use case onto a running platform, in a process of its own: Ray and Serve read their environment once.
 
 `python -m benchmarks.deploy HOME PROJECT USE_CASE`; prints `ready` once the application runs.
 """

@@ -1,18 +1,23 @@
 """The published fraud protocol: the handbook's five baselines and our model on the same draws, metrics paired by draw.
 
-Protocol, baseline features and hyper-parameters are those of the Fraud Detection Handbook (Le Borgne et al., ULB, 2022),
-chapters 3 to 5: train on 25-31 July 2018, test on 8-14 August, customers known to be compromised taken out of each test
-day. The baselines' windows include the current transaction, as in the handbook; ours see only what was known before it.
+Protocol, baseline features and hyper-parameters are those of the Fraud Detection Handbook (Le Borgne et al., ULB,
+2022), chapters 3 to 5: train on 25-31 July 2018, test on 8-14 August, customers known to be compromised taken out of
+each test day. The baselines' windows include the current transaction, as in the handbook; ours see only what was known
+before it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.harness import Collector, Report
+from features.fraud import fraud_v1
+from features.simulators.fraud import tables
 from headway.core.times import DAY, parse_time
 from headway.core.types import Columns
 from headway.features.definitions import WindowView
@@ -21,9 +26,6 @@ from headway.features.kernel import matrix, transform
 from headway.features.windows import window_columns
 from headway.training.metrics import Ranking, card_precision
 from headway.training.recipes.xgboost import fit_local
-
-from features.fraud import fraud_v1
-from features.simulators.fraud import tables
 from training.fraud import job
 
 Real = npt.NDArray[np.float64]
@@ -32,6 +34,7 @@ Flags = npt.NDArray[np.bool_]
 Facts = dict[str, npt.NDArray[Any]]
 
 OURS = "headway"
+SEEDS = (0, 1, 2, 3, 4)
 METRICS = ("roc_auc", "average_precision", "card_precision_at_100")
 TRAIN_FROM, TRAIN_UNTIL = parse_time("2018-07-25"), parse_time("2018-08-01")
 TEST_FROM, TEST_UNTIL = parse_time("2018-08-08"), parse_time("2018-08-15")
@@ -46,19 +49,37 @@ PUBLISHED = {
 }
 
 
-def run(
-    seeds: Sequence[int] = (0, 1, 2, 3, 4), *, report: Callable[[str], None] | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return (results, bars) in the form of a benchmark file; `report` receives a line per draw and the final table."""
-    say = report or (lambda line: print(line, file=sys.stderr, flush=True))
+def benchmark(*, quick: bool = False) -> Report:
+    """Return the report over five draws; `quick`: one, to see that it works."""
+    return report(run((0,) if quick else SEEDS))
+
+
+def run(seeds: Sequence[int] = SEEDS) -> dict[str, Real]:
+    """Return system → float64 [draws, METRICS], telling progress on standard error."""
     scores: dict[str, list[tuple[float, ...]]] = {}
     for seed in seeds:
         for system, measured in one_draw(seed).items():
             scores.setdefault(system, []).append(measured)
-        say(f"draw {seed}: " + ", ".join(f"{system} {runs[-1][1]:.3f}" for system, runs in scores.items()) + " (AP)")
+        print(f"draw {seed} of {len(seeds)} done", file=sys.stderr, flush=True)
     table = {system: np.array(runs) for system, runs in scores.items()}
-    say(_table(table))
-    return _results(table), _bars(table)
+    print(_table(table), file=sys.stderr, flush=True)
+    return table
+
+
+def report(table: Mapping[str, Real]) -> Report:
+    """Return results beside the published figures, and one bar per baseline and metric: our paired mean gain."""
+    collector = Collector("fraud_protocol")
+    for system, runs in table.items():
+        for column, metric in enumerate(METRICS):
+            collector.add(system, "handbook protocol, own draws", metric, "ratio", runs[:, column].tolist())
+    for system, values in PUBLISHED.items():
+        for metric, value in zip(METRICS, values, strict=True):
+            collector.add(system, "handbook protocol, published", metric, "ratio", [value])
+    for system in PUBLISHED:
+        gains = (table[OURS] - table[system]).mean(axis=0)
+        for metric, gain in zip(METRICS, gains.tolist(), strict=True):
+            collector.hold(f"{metric}, headway minus {system}, paired mean", gain, "ratio", ">=", 0.0)
+    return collector.report()
 
 
 def one_draw(seed: int) -> dict[str, tuple[float, ...]]:
@@ -177,53 +198,6 @@ def _fit_baseline(model: Any, train: Real, label: npt.NDArray[Any], test: Real) 
     scaler = StandardScaler().fit(train)
     model.fit(scaler.transform(train), label)
     return np.asarray(model.predict_proba(scaler.transform(test))[:, 1], dtype=np.float64)
-
-
-def _results(table: Mapping[str, Real]) -> list[dict[str, Any]]:
-    case = "handbook protocol, own draws"
-    rows = [
-        _result(system, case, metric, runs[:, column])
-        for system, runs in table.items()
-        for column, metric in enumerate(METRICS)
-    ]
-    return rows + [
-        _result(system, "handbook protocol, published draw", metric, np.array([value]))
-        for system, values in PUBLISHED.items()
-        for metric, value in zip(METRICS, values, strict=True)
-    ]
-
-
-def _result(system: str, case: str, metric: str, runs: Real) -> dict[str, Any]:
-    return {
-        "system": system,
-        "case": case,
-        "metric": metric,
-        "unit": "ratio",
-        "median": round(float(np.median(runs)), 4),
-        "min": round(float(runs.min()), 4),
-        "max": round(float(runs.max()), 4),
-        "runs": len(runs),
-    }
-
-
-def _bars(table: Mapping[str, Real]) -> list[dict[str, Any]]:
-    bars = []
-    for system in table:
-        if system == OURS:
-            continue
-        gains = (table[OURS] - table[system]).mean(axis=0)
-        for metric, gain in zip(METRICS, gains, strict=True):
-            bars.append(
-                {
-                    "what": f"{metric}: headway minus {system}, paired mean",
-                    "measured": round(float(gain), 4),
-                    "unit": "ratio",
-                    "bar": 0.0,
-                    "direction": ">=",
-                    "holds": bool(gain >= 0),
-                }
-            )
-    return bars
 
 
 def _table(table: Mapping[str, Real]) -> str:

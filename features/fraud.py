@@ -154,6 +154,7 @@ history = History(
     sources=(transactions, fraud_outcomes),
     load=load,
     drifted=load_drifted,
+    drift_from="2018-08-29T00:00:00Z",
     live_from="2018-08-15T00:00:00Z",
     live_until="2018-10-01T00:00:00Z",
     requests=transactions,

@@ -9,6 +9,6 @@ monitor = Monitor(
     window_rows=1_000,
     # a first purchase has nothing before it
     cold=("purchases", "purchases_per_day", "recency_to_interval"),
-    # a fixed cohort only grows older: this rises with the calendar, whatever customers do
-    ignore=("purchases__since_first",),
+    # nobody joins a fixed cohort: age and lifetime count rise with the calendar, whatever customers do
+    ignore=("purchases__since_first", "purchases__count"),
 )

@@ -16,5 +16,8 @@ job = TrainingJob(
     recipe=XGBoostRecipe(
         params={"max_depth": 3, "eta": 0.1, "min_child_weight": 20, "subsample": 0.8, "lambda": 5}, rounds=100
     ),
-    gates=(Gate(metric="roc_auc", floor=0.65),),
+    gates=(
+        Gate(metric="roc_auc", floor=0.70),
+        Gate(metric="brier", ceiling=0.23),
+    ),
 )

@@ -21,7 +21,7 @@ TERMINALS = 10_000
 DAYS = 183
 RADIUS = 5.0
 START = parse_time("2018-04-01")
-DRIFT_FROM = parse_time("2018-08-17")
+DRIFT_FROM = parse_time("2018-08-29")
 LABEL_DELAY = 7 * DAY
 INFLATION = 1.6
 """Factor on every amount once the world has drifted."""

@@ -27,6 +27,7 @@ def test_ray_accepts_it_and_names_what_the_application_deploys(use_case: str) ->
     assert application.deployments[0].max_surge_percent == 100
     # Ray ignores fields that it does not know: all of ours must be its own
     assert set(config["applications"][0]) <= set(ServeApplicationSchema.model_fields)
+    assert application.deployments[0].ray_actor_options.label_selector == {"ray.io/market-type": "!spot"}
     assert application.model_dump(exclude_unset=True)["deployments"] == config["applications"][0]["deployments"]
 
 
@@ -54,3 +55,14 @@ def test_overrides_win_and_nonsense_is_refused() -> None:
         serve_config("fraud", contract=contract, replicas=0)
     with pytest.raises(NotFound):
         serve_config("nothing", project=Project(ROOT))
+
+
+@pytest.mark.ray
+def test_a_replica_may_run_on_a_node_without_a_market(ray_session: str) -> None:
+    """The same configuration has to work on a laptop, whose node carries no such label."""
+    import ray
+
+    from headway.cluster.serve_config import REPLICA
+
+    probe = ray.remote(**REPLICA)(lambda: "ran")
+    assert ray.get(probe.remote(), timeout=60) == "ran"

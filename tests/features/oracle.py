@@ -86,7 +86,8 @@ def once(events: Sequence[Event]) -> list[Event]:
 
 
 def retained(view: WindowView, events: Sequence[Event], key: int, t: int, cutoff: bool) -> list[Event]:
-    known = [e for e in once(events) if e.key == key and (e.known_time <= t if cutoff else e.event_time <= t)]
+    own = once([e for e in events if e.key == key])
+    known = [e for e in own if (e.known_time <= t if cutoff else e.event_time <= t)]
     return known[max(0, len(known) - view.max_events) :]
 
 

@@ -35,7 +35,7 @@ def test_what_is_appended_is_read_back(lake: Location, clock: ManualClock, analy
     rows = reader.scan(SOURCE, analyst, "testing").sort_by("payment")
     assert rows.drop_columns(["ingested_at"]).to_pylist() == batch(0, 100).to_pylist()
     assert set(rows["ingested_at"].to_pylist()) == {clock.now()}
-    assert [(e.action, e.outcome) for e in audit.events] == [("data.read", "allowed")]
+    assert [(e.action, e.outcome) for e in audit.events] == [("data.read", "done")]
 
 
 def test_a_repeated_batch_changes_nothing_even_after_a_restart(

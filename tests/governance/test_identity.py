@@ -92,9 +92,7 @@ def test_a_good_token_is_a_principal(verifier: TokenVerifier, key: IssuerKey) ->
         ({"scope": "decide:*"}, "scope"),
     ],
 )
-def test_a_wrong_claim_is_refused(
-    verifier: TokenVerifier, key: IssuerKey, changes: dict[str, Any], why: str
-) -> None:
+def test_a_wrong_claim_is_refused(verifier: TokenVerifier, key: IssuerKey, changes: dict[str, Any], why: str) -> None:
     with pytest.raises(Unauthenticated, match=why):
         verifier.verify(signed(key, **changes))
 
@@ -167,9 +165,7 @@ def test_a_remembered_token_still_expires(verifier: TokenVerifier, key: IssuerKe
         verifier.verify(token)
 
 
-def test_the_memory_is_bounded(
-    verifier: TokenVerifier, key: IssuerKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_memory_is_bounded(verifier: TokenVerifier, key: IssuerKey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_CACHE", 3)
     tokens = [signed(key, jti=str(number)) for number in range(6)]
     first = verifier.verify(tokens[0])
@@ -225,6 +221,18 @@ def test_unsafe_key_sets_are_refused(key: IssuerKey) -> None:
             parse_jwks({"keys": keys})
     with pytest.raises(CorruptState):
         parse_jwks({})
+
+
+def test_a_pin_leaves_other_keys_of_a_provider_out(key: IssuerKey) -> None:
+    other = rsa.generate_private_key(65537, 2048).public_key()
+    entry = {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(other)), "kid": "r"}
+    keys = {"keys": [{**entry, "use": "enc", "alg": "RSA-OAEP", "kid": "e"}, entry, key.jwk]}
+    with pytest.raises(CorruptState):
+        parse_jwks(keys)
+    for algorithm, kids in (("RS256", {"r"}), ("ES256", {key.kid})):
+        assert parse_jwks(keys, algorithm=algorithm).keys.keys() == kids
+    with pytest.raises(CorruptState):
+        parse_jwks(keys, algorithm="EdDSA")
 
 
 def test_an_issuer_cannot_change_its_algorithm(key: IssuerKey, clock: ManualClock) -> None:
@@ -297,7 +305,7 @@ def test_login_keeps_a_token_privately_and_says_how_to_get_one(tmp_path: Path, c
 
 
 def test_a_remote_issuer_is_fetched_beside_the_requests(key: IssuerKey, clock: ManualClock) -> None:
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         f"{ISSUER}/.well-known/openid-configuration": {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"},
         f"{ISSUER}/keys": {"keys": [key.jwk]},
     }

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from pathlib import Path
 
 import msgspec
@@ -164,4 +163,4 @@ def test_a_trust_root_must_be_well_formed_and_unwritable_by_others(signer: Signe
 
 def test_only_the_owner_enters_the_key_folder(home: Path) -> None:
     assert (home / "keys").stat().st_mode & 0o777 == 0o700
-    assert {os.stat(path).st_mode & 0o777 for path in (home / "keys").iterdir()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (home / "keys").iterdir()} == {0o600}

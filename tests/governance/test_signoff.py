@@ -117,9 +117,7 @@ def test_a_broken_signature_file_is_tampered(contract: Path, trust: TrustRoot, c
         require_signed(contract, trust)
 
 
-def test_a_linked_signature_file_is_tampered(
-    contract: Path, trust: TrustRoot, sign_as: Callable[..., Path]
-) -> None:
+def test_a_linked_signature_file_is_tampered(contract: Path, trust: TrustRoot, sign_as: Callable[..., Path]) -> None:
     for role in ROLES:
         path = sign_as(role)
     path.rename(path.with_name("elsewhere.json"))

@@ -117,6 +117,10 @@ def test_writing_into_a_used_folder_is_refused(made: Made, copied: Path) -> None
         )
 
 
+def test_the_trial_measures_the_memory_that_the_model_needs(made: Made) -> None:
+    assert 20 * 2**20 < probe(made.folder, "onnx") < 300 * 2**20
+
+
 def test_a_trial_that_does_not_end_is_ended(made: Made) -> None:
     with pytest.raises(Tampered, match="did not end within"):
         probe(made.folder, "onnx", timeout_s=0.01)

@@ -8,7 +8,7 @@ from headway.core.clock import ManualClock
 from headway.core.control import MemoryControlStore
 from headway.core.errors import Conflict, CorruptState
 from headway.monitoring.lease import DURATION, Lease, LeaseLost
-from headway.monitoring.state import MonitorState, StateStore, read_state
+from headway.monitoring.state import MonitorState, StateStore, read_state, reset_state
 
 
 def lease(store: MemoryControlStore, holder: str, clock: ManualClock) -> Lease:
@@ -75,3 +75,16 @@ def test_unreadable_records_are_kept_and_named() -> None:
     with pytest.raises(CorruptState, match="headway:monitor:u"):
         read_state(store, "u")
     assert store.get("monitor:u") is not None
+
+
+def test_a_reset_forgets_windows_but_keeps_its_place_and_its_fence() -> None:
+    store = MemoryControlStore()
+    reset_state(store, "u")
+    assert store.get("monitor:u") is None
+    running = StateStore(store, "u", 3)
+    running.open()
+    running.save(MonitorState(cursor="9", sequences={"r": 4}, windows_total=7, alarms_total=1))
+    reset_state(store, "u")
+    assert read_state(store, "u") == MonitorState(epoch=3, cursor="9", sequences={"r": 4})
+    with pytest.raises(LeaseLost):
+        running.save(MonitorState())

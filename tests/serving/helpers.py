@@ -73,7 +73,7 @@ class FakeReader:
         return OnlineRows(
             columns={
                 "activity__count_7d": ids,
-                "activity__amount_mean_7d": ids / 2,
+                "activity__amount_mean_7d": ids / np.float32(2),
                 "shops__count_7d": np.ones(len(at), np.float32),
             },
             status={"activity": unknown, "shops": np.zeros(len(at), np.uint8)},

@@ -223,7 +223,9 @@ def test_open_inference_metadata_health_and_infer(tmp_path: Path) -> None:
 
     async def work(toy: Toy) -> list[tuple[int, Any]]:
         answers = [await toy.http("GET", path, token=None) for path in ("/v2/health/live", "/v2/health/ready")]
-        answers += [await toy.http("GET", path) for path in ("/v2", "/v2/models/toy", "/v2/models/toy/versions/7/ready")]
+        answers += [
+            await toy.http("GET", path) for path in ("/v2", "/v2/models/toy", "/v2/models/toy/versions/7/ready")
+        ]
         answers.append(await toy.http("POST", "/v2/models/toy/infer", json.dumps(request).encode()))
         return [(status, json.loads(answer)) for status, _, answer in answers]
 
@@ -273,9 +275,7 @@ def test_outcomes_are_counted_once_and_forged_ids_are_unknown(tmp_path: Path) ->
         rows.append({"decision_id": "018bcfe5-6800-7429-8c45-e49985ae9131", "label": "high", "event_time": NOW})
         payload = json.dumps({"outcomes": rows}).encode()
         wrong = json.dumps({"outcomes": [{"decision_id": ids[0], "label": 3, "event_time": NOW}]}).encode()
-        return [
-            json.loads((await toy.http("POST", "/v1/outcomes", data))[2]) for data in (payload, payload, wrong)
-        ]
+        return [json.loads((await toy.http("POST", "/v1/outcomes", data))[2]) for data in (payload, payload, wrong)]
 
     first, second, wrong = Toy(tmp_path).call(work)
     assert first == {"accepted": 2, "duplicate": 1, "unknown": 1}

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from headway.cli.output import ConsoleProgress
+    from headway.cluster.compose import Installation
     from headway.core.settings import Settings
     from headway.core.types import Principal
 
@@ -43,6 +44,13 @@ def running_settings_of(context: typer.Context) -> Settings:
     from headway.core.platform_state import running_settings
 
     return running_settings(**_flags(context))
+
+
+def installation(context: typer.Context) -> Installation:
+    """Return the running platform with the project's definitions."""
+    from headway.cluster.compose import Installation
+
+    return Installation(running_settings_of(context), writer="cli")
 
 
 def wanted_settings_of(context: typer.Context) -> Settings:

@@ -1,4 +1,4 @@
-"""Prints results and progress: results on stdout (JSON or text), everything else on stderr, so that pipes stay clean."""
+"""Prints results on stdout (JSON or text) and progress on stderr, so that pipes stay clean."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ class ConsoleProgress:
             self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop drawing."""
         if self._bars is not None:
             self._bars.stop()

@@ -1,7 +1,7 @@
 """The composition root: the one place where settings become concrete parts and the parts meet.
 
-Everything below takes its collaborators as arguments; only this module and the acts beside it (`training`, `deploy`, `score`,
-`loop`) choose them.
+Everything below takes its collaborators as arguments; only this module and the acts beside it (`training`, `deploy`,
+`score`, `loop`) choose them.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class Installation:
     @cached_property
     def registry(self) -> Registry:
         """Runs, versions and aliases."""
-        from headway.governance.registry import Registry
+        from headway.governance.registry import registry_from
 
-        return Registry(self.settings.mlflow_uri, self.audit, self.clock)
+        return registry_from(self.settings, self.audit, self.clock)
 
     @property
     def trust(self) -> TrustRoot:

@@ -108,9 +108,7 @@ def _run(use_case: str, options: dict[str, Any]) -> None:
     while True:
         app = serve.status().applications[use_case]
         deployments = app.deployments.values()
-        settled = all(
-            item.status == "HEALTHY" and set(item.replica_states) == {"RUNNING"} for item in deployments
-        )
+        settled = all(item.status == "HEALTHY" and set(item.replica_states) == {"RUNNING"} for item in deployments)
         if app.status == "RUNNING" and settled:
             return
         if app.status == "DEPLOY_FAILED" or time.monotonic() > deadline:

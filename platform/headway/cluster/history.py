@@ -1,4 +1,4 @@
-"""Brings a use case's history into the lake and its view state into the online store; repeating it adds nothing."""
+"""Brings a use case's history into the lake and its views into the online store; repeating it adds nothing twice."""
 
 from __future__ import annotations
 
@@ -7,51 +7,58 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
-from headway.cluster.demo.plan import history_until
 from headway.core.canonical import canonical, sha256
-from headway.core.progress import Stage
+from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.history import History
 from headway.features.ingest import ingest
 
 
-def ingest_tables(
-    at: Installation, use_case: str, tables: Mapping[str, pa.Table], *, batch: str, watermark: int, principal: Principal
-) -> int:
-    """Append rows of the use case's sources and update the views made from them; return the rows.
+def known_before(tables: Mapping[str, pa.Table], moment: int) -> dict[str, pa.Table]:
+    """Return per source the rows known before `moment` (UTC microseconds)."""
+    return {name: table.filter(pa.array(table[KNOWN_TIME].to_numpy() < moment)) for name, table in tables.items()}
 
-    The batch name makes the call idempotent: the same batch is appended once.
+
+def batch_name(use_case: str, seed: int, tables: Mapping[str, pa.Table], moment: int) -> str:
+    """Return the name of the batch of everything known before `moment`: equal for equal histories."""
+    rows = {name: table.num_rows for name, table in tables.items()}
+    return sha256(canonical([use_case, seed, moment, rows]))[:16]
+
+
+def ingest_tables(
+    at: Installation,
+    history: History,
+    tables: Mapping[str, pa.Table],
+    *,
+    batch: str,
+    watermark: int,
+    principal: Principal,
+) -> int:
+    """Append rows of the use case's sources to the lake and update the views made from them; return the rows.
+
+    Args:
+        at: The installation.
+        history: Names the sources.
+        tables: Source name → rows.
+        batch: Names the batch; the lake takes each batch once.
+        watermark: The views are complete up to this known_time, UTC microseconds.
+        principal: Who ingests; needs `ingest:<source>`.
     """
-    service = at.service(use_case)
-    sources = {source.name: source for source in at.history(use_case).sources}
-    rows = 0
+    views = at.service(history.use_case).views
+    sources = {source.name: source for source in history.sources}
     for name, table in tables.items():
-        views = tuple(view for view in service.views if view.source.name == name)
         ingest(
             sources[name],
             table,
-            committer=at.committer,
-            online=at.online,
-            views=views,
-            batch_id=f"{use_case}-{name}-{batch}",
+            at.committer,
+            at.online,
+            [view for view in views if view.source.name == name],
+            batch_id=f"{history.use_case}-{name}-{batch}",
             clock=at.clock,
             principal=principal,
             audit=at.audit,
             watermark=watermark,
         )
-        rows += table.num_rows
-    for view in service.views:
+    for view in views:
         at.online.set_watermark(view, watermark)
-    return rows
-
-
-def load_history(
-    at: Installation, history: History, tables: Mapping[str, pa.Table], *, until: int, seed: int, principal: Principal,
-    stage: Stage,
-) -> int:
-    """Ingest everything known before `until` (UTC microseconds) and return the rows."""
-    past = history_until(tables, until)
-    batch = sha256(canonical([history.use_case, seed, until, {name: table.num_rows for name, table in past.items()}]))
-    rows = ingest_tables(at, history.use_case, past, batch=batch[:16], watermark=until, principal=principal)
-    stage.note(f"{rows:,} rows")
-    return rows
+    return sum(int(table.num_rows) for table in tables.values())

@@ -9,6 +9,7 @@ import msgspec
 from headway.cluster.compose import Installation
 from headway.cluster.deploy import deploy
 from headway.cluster.training import make_champion, train, trainer
+from headway.core import ray_session
 from headway.core.counts import RedisCountsChannel
 from headway.core.errors import ServiceFailed
 from headway.core.ports import Candidate, RetrainRequest
@@ -18,12 +19,13 @@ from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
 from headway.governance.statement import verify_version
 from headway.models.artefact import read_definition
-from headway.monitoring.actor import start_monitor
+from headway.monitoring.actor import start_monitor, stop_monitor
 from headway.monitoring.acts import Ports
 from headway.monitoring.budget import drift_budget, retrain_policy
 from headway.monitoring.definitions import Monitor
-from headway.monitoring.reference import SignedReferences
+from headway.monitoring.reference import VerifiedReferences
 from headway.monitoring.service import MonitorParts
+from headway.monitoring.state import reset_state
 
 PURPOSE = "monitoring"
 _EPISODE = "loop:{use_case}:episode:{episode}"
@@ -40,7 +42,7 @@ def monitor_parts(use_case: str) -> MonitorParts:
         policy=retrain_policy(contract),
         store=at.control,
         channel=RedisCountsChannel(at.settings.redis_control_url),
-        references=SignedReferences(use_case, at.trust, at.clock),
+        references=VerifiedReferences(use_case, at.trust, at.clock),
         ports=Ports(new_labels=acts.new_labels, retrain=acts.retrain, promote=acts.promote, redeploy=acts.redeploy),
         audit=at.audit,
         clock=at.clock,
@@ -127,3 +129,14 @@ def _as_of(at: Installation, use_case: str, ref: VersionRef) -> int:
     )
     return int(read_definition(folder, statement)["as_of"])
 
+
+def rewind(at: Installation, use_case: str) -> None:
+    """Take a use case's live state back to an empty online store and a fresh monitor, for a replay from its start.
+
+    The lake, the audit log and the registry stay; the monitor keeps its place in the stream of counts.
+    """
+    ray_session.connect(at.settings)
+    stop_monitor(use_case)
+    reset_state(at.control, use_case)
+    for view in at.service(use_case).views:
+        at.online.clear(view)

@@ -69,8 +69,13 @@ def score(
     with progress.stage("predict") as stage:
         scored = rows.map_batches(
             _Predict,
-            fn_constructor_args=(champion, use_case, at.settings.trust_root or str(at.settings.home / "trust.json"),
-                                 service.name, str(at.settings.project)),
+            fn_constructor_args=(
+                champion,
+                use_case,
+                at.settings.trust_root or str(at.settings.home / "trust.json"),
+                service.name,
+                str(at.settings.project),
+            ),
             batch_format="pyarrow",
             batch_size=65_536,
             concurrency=1,

@@ -6,6 +6,7 @@ again changes nothing, here or there.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from headway.core.errors import InvalidValue
@@ -14,6 +15,12 @@ from headway.governance.contract import Contract, load_contract
 
 DEPLOYMENT = "decide"
 """Name of the deployment in `headway.serving.app`."""
+REPLICA: dict[str, Any] = {
+    "num_cpus": 0.2,
+    # a laptop's node has no market, which is not spot either
+    "label_selector": {"ray.io/market-type": "!spot"},
+}
+"""What a replica asks of a node: it coordinates one core's work, and never sits on a machine that may vanish."""
 _REDUNDANT_FROM = 0.999
 """Availability from which one replica, restarting, would use up the month's budget (43 minutes) too soon."""
 
@@ -50,8 +57,14 @@ def serve_config(
                 "route_prefix": f"/{use_case}",
                 "import_path": f"serve_apps.{use_case}:app",
                 "deployments": [
-                    # a full surge: at one replica a rolling update would otherwise stop the old before the new
-                    {"name": DEPLOYMENT, "num_replicas": count, "max_surge_percent": 100, **(deployment or {})}
+                    {
+                        "name": DEPLOYMENT,
+                        "num_replicas": count,
+                        # at one replica a rolling update would otherwise stop the old before the new
+                        "max_surge_percent": 100,
+                        "ray_actor_options": copy.deepcopy(REPLICA),
+                        **(deployment or {}),
+                    }
                 ],
             }
         ]

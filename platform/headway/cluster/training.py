@@ -47,7 +47,7 @@ def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: P
     principal.require("rollout", use_case)
     before = read_routing(at.control, use_case)
     routing = promote(at.control, use_case, ref, reason=reason, by=principal.sub, now=at.clock.now())
-    worker = trainer(at)
+    worker = trainer(at, use_case)
     at.registry.alias(use_case, "champion", ref.version, worker)
     if before.champion is not None and before.champion != ref:
         at.registry.alias(use_case, "previous", before.champion.version, worker)

@@ -1,4 +1,4 @@
-"""One canonical form (JSON, sorted keys, no whitespace, UTF-8) and one hash, for everything signed, chained or cached."""
+"""One canonical form (JSON, sorted keys, no whitespace) and one hash, for all that is signed, chained or cached."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ A replica publishes one delta per interval, numbered per replica, so that the re
 
 from __future__ import annotations
 
+import logging
+import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,7 +16,9 @@ import redis
 
 from headway.core.types import Int64
 
-_STREAM_LENGTH = 50_000
+_log = logging.getLogger(__name__)
+_STREAM_LENGTH = 10_000
+"""Nearly three hours of one replica. Packed, a delta of 20 features takes 2 to 6 KiB instead of 42: 60 MiB at most."""
 
 
 class CountsDelta(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,13 +82,18 @@ class RedisCountsChannel:
         """Append a delta."""
         self._client.xadd(
             f"headway:counts:{delta.use_case}",
-            {"delta": msgspec.msgpack.encode(delta)},
+            {"delta": zlib.compress(msgspec.msgpack.encode(delta), 1)},
             maxlen=_STREAM_LENGTH,
             approximate=True,
         )
 
     def read(self, use_case: str, after: str) -> tuple[Sequence[CountsDelta], str]:
-        """Return up to 1,000 deltas after the cursor."""
+        """Return up to 1,000 deltas after the cursor; an unreadable one is logged, and is a gap in its sequence."""
         entries = self._client.xrange(f"headway:counts:{use_case}", min=f"({after}" if after else "-", count=1_000)
-        deltas = [msgspec.msgpack.decode(fields[b"delta"], type=CountsDelta) for _, fields in entries]
+        deltas: list[CountsDelta] = []
+        for entry, fields in entries:
+            try:
+                deltas.append(msgspec.msgpack.decode(zlib.decompress(fields[b"delta"]), type=CountsDelta))
+            except (KeyError, zlib.error, msgspec.MsgspecError) as error:  # one bad entry must not stop all
+                _log.warning("counts of %s: entry %s cannot be read: %r", use_case, entry.decode(), error)
         return deltas, entries[-1][0].decode() if entries else after

@@ -15,11 +15,14 @@ from headway.core.platform_state import BLOCK_REPLICAS, BLOCK_WORKERS, PlatformS
 from headway.core.settings import Settings
 
 NAMESPACE = "headway"
+HOOK = "headway.serving.hook:middlewares"
+HOOK_SWITCH = "HEADWAY_SERVING_HOOK"
+"""Set to 0 before `headway up`, requests take Serve's own way through the replica: slower, the same answers."""
 OBJECT_STORE_BYTES = 1 << 30
 """Bound of shared memory; more spills to the session folder."""
 LOGICAL_CPUS = 4
 """At least this many, whatever the machine has: replicas and coordinators ask for fractions."""
-TOKEN_FILE = "ray.token"
+TOKEN_FILE = "ray.token"  # noqa: S105 - the name of a file
 
 
 def token_path(home: Path) -> Path:
@@ -62,6 +65,8 @@ def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         # `down` means now: no application on another node could take over while this one drains
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # replicas answer their routes in a middleware before Serve's request wrapper (headway.serving.hook)
+        **({} if os.environ.get(HOOK_SWITCH) == "0" else {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": HOOK}),
         "RAY_worker_niceness": "0",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(python_path)),
         "PYTHONUNBUFFERED": "1",
@@ -107,6 +112,8 @@ def connect(settings: Settings) -> None:
     if state is None:
         raise ServiceFailed(f"the platform of {settings.home} is not up", hint="headway up")
     os.environ.update(driver_env(settings, state))
+    # Ray's native side read its environment when it was imported; this is how Ray itself turns authentication on late
+    ray._raylet.Config.initialize("")
     try:
         ray.init(address=state.ray_address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError) as error:

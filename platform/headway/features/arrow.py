@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -54,17 +56,18 @@ def keys(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
     return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
 
 
-def conform(source: EventSource, table: pa.Table) -> pa.Table:
-    """Return the table in the source's columns and types, with both times as int64; InvalidValue names the column.
+def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
+    """Return the wanted columns (None: all) in their declared types, and both times as int64.
 
-    A missing known_time is the event_time; a null id is refused.
+    A missing known_time is the event_time; a null id is refused. InvalidValue names the column.
     """
     columns = {}
-    for name, dtype in source.columns.items():
+    for name in source.columns if wanted is None else wanted:
+        dtype = source.columns[name]
         if name not in table.column_names:
             raise InvalidValue(name, f"events of {source.name} need this column")
         columns[name] = _cast(table[name], dtype, name)
-    if columns[source.id].null_count:
+    if source.id in columns and columns[source.id].null_count:
         raise InvalidValue(source.id, "an event without an id cannot be told from another")
     event_time = times(table, EVENT_TIME)
     columns[EVENT_TIME] = pa.array(event_time)

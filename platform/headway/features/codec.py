@@ -57,7 +57,9 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
 
     Raises CorruptState where a value is not what `pack` wrote.
     """
-    size = width(view) * 8
+    columns = view.columns
+    wide = _TIMES + len(columns)
+    size = wide * 8
     header = HEADER.size
     m = len(payloads)
     counts = [0] * (m + 1)
@@ -75,8 +77,8 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
             raise _corrupt(view)
         counts[i + 1] = len(body) // size
         parts.append(body)
-    matrix = np.frombuffer(b"".join(parts), "<i8").reshape(-1, width(view)).T
-    values = {name: matrix[_TIMES + i] for i, name in enumerate(view.columns)}
+    matrix = np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide).T
+    values = {name: matrix[_TIMES + i] for i, name in enumerate(columns)}
     events = Events(
         keys=np.arange(m, dtype=np.int64),
         offsets=np.cumsum(counts, dtype=np.int64),

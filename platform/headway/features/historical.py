@@ -175,15 +175,17 @@ def _buckets(
     """Yield (rows, work) per bucket; rows without a key come with number −1 and no events."""
     source = view.source
     kind = pa.string() if view.entity.dtype == "string" else pa.int64()
-    numbers_ = bucket_of(pa.array(row_keys, kind), source.buckets)
+    if len(at) == 0:
+        return
+    bucket = bucket_of(pa.array(row_keys, kind), source.buckets)
     own = source.bucket_by == view.entity.key
     events: pa.Table | None = None
     event_bucket = np.empty(0, np.int64)
     if not own:
         events = read_files(plan.schema, plan.paths, _columns(view))
         event_bucket = bucket_of(events[view.entity.key].combine_chunks().cast(kind), source.buckets)
-    order = np.argsort(numbers_, kind="stable")
-    present, starts = np.unique(numbers_[order], return_index=True)
+    order = np.argsort(bucket, kind="stable")
+    present, starts = np.unique(bucket[order], return_index=True)
     for number, rows in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
         part = None if events is None else events.filter(pa.array(event_bucket == number))
         yield (

@@ -26,6 +26,8 @@ class History:
     outcomes: EventSource
     """The source with the labels of those decisions, by the same id."""
     label: str
+    drift_from: str = ""
+    """RFC 3339: from here on `drifted` differs from `load`; the core demo story ends here."""
     drifted: Callable[[int], Mapping[str, pa.Table]] | None = None
     """The same history with a changed world from some day of the live range on, for the drift story."""
     simulated: bool = False

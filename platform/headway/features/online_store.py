@@ -17,7 +17,7 @@ from headway.core.errors import Conflict, InvalidValue, Unavailable
 from headway.core.times import DAY
 from headway.core.types import Int64
 from headway.features import codec
-from headway.features.arrow import conform, events_of
+from headway.features.arrow import conform, events_of, needed
 from headway.features.definitions import Overflow, WindowView
 from headway.features.events import NEVER, Events, build_events
 
@@ -84,7 +84,7 @@ class OnlineStore:
         Raises InvalidValue, naming the key, where a view with `Overflow.REJECT` would exceed `max_events`; keys of
         earlier chunks are written then, and repeating the write is harmless.
         """
-        new = events_of(view, conform(view.source, events))
+        new = events_of(view, conform(view.source, events, needed(view)))
         report = WriteReport(keys=len(new.keys), events=len(new.event_time))
         try:
             for begin in range(0, len(new.keys), _CHUNK):
@@ -104,6 +104,21 @@ class OnlineStore:
         """Return the view's watermark, 0 where none was set."""
         try:
             return int(self._client.get(codec.watermark_key(view)) or 0)
+        except redis.RedisError as error:
+            raise _away(error) from error
+
+    def clear(self, view: WindowView) -> int:
+        """Forget every key of the view and its watermark, before it is materialised anew; return the keys."""
+        removed = 0
+        try:
+            batch: list[bytes] = []
+            for key in self._client.scan_iter(match=codec.prefix(view) + b"*", count=_CHUNK):
+                batch.append(key)
+                if len(batch) == _CHUNK:
+                    removed += int(self._client.unlink(*batch))
+                    batch.clear()
+            self._client.unlink(codec.watermark_key(view), *batch)
+            return removed + len(batch)
         except redis.RedisError as error:
             raise _away(error) from error
 

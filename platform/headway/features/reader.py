@@ -126,7 +126,7 @@ class LakeReader:
                     raise InvalidValue(_name(table), "holds row deletes, which are not read yet", hint="compact it")
                 partition = task.file.partition
                 files.append((task.file.file_path, int(partition[0]) if len(partition) else -1))
-        self._record(principal, resource, purpose, "allowed")
+        self._record(principal, resource, purpose, "done")
         schema = opened.schema().as_arrow()
         return ReadPlan(table=_name(table), snapshot_id=wanted, schema=schema, files=tuple(sorted(files)))
 
@@ -198,13 +198,13 @@ def _prune(event_time: tuple[int, int] | None, known_by: int | None) -> str:
     def moment(microseconds: int) -> str:
         return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
 
-    parts = ["true"]
+    parts: list[str] = []
     if event_time is not None:
         first, end = event_time
         parts += [f"{EVENT_TIME} >= '{moment(first)}'", f"{EVENT_TIME} < '{moment(end)}'"]
     if known_by is not None:
         parts.append(f"{KNOWN_TIME} <= '{moment(known_by)}'")
-    return " and ".join(parts)
+    return " and ".join(parts) or "true"
 
 
 def _name(table: Readable) -> str:

@@ -16,7 +16,8 @@ from headway.governance.contract import Contract, Duration, leaves
 CONTRACT = "headway.governance.contract_schema"
 SIGNOFF = "headway.governance.signoff"
 ADMISSION = "headway.serving.admission"
-PROTOCOL = "headway.serving.protocol"
+TERMS = "headway.serving.terms"
+"""Turns clauses into what the replicas obey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,28 +38,27 @@ _MECHANISMS: tuple[tuple[str, str | None, bool], ...] = (
     (r"apiVersion|kind|name", CONTRACT, True),
     (r"owner|description", SIGNOFF, True),
     (r"signoff", SIGNOFF, True),
-    (r"decision\.feature_service", "headway.serving.app", True),
-    (r"decision\.(entity|request\..+|output\.score)", PROTOCOL, True),
-    (r"decision\.output\.label\..+", "headway.serving.scoring", True),
+    (r"decision\.(feature_service|entity)", "headway.serving.assembly", True),
+    (r"decision\.(request\..+|output\.score)", None, False),
+    (r"decision\.output\.label\..+", TERMS, True),
     (r"decision\.positive_rate", None, False),
     (r"tier", None, False),
     (r"latency\.p99_ms", ADMISSION, True),
     (r"latency\.p95_ms", None, False),
-    (r"throughput\.ceiling_rps", ADMISSION, True),
-    (r"throughput\.beyond", ADMISSION, True),
+    (r"throughput\.(ceiling_rps|beyond)", ADMISSION, True),
     (r"availability\.target", "headway.cluster.serve_config", True),
     (r"availability\.window", None, False),
-    (r"accuracy\[\d+\]\.(metric|floor)", "headway.training.gates", True),
+    (r"accuracy\[\d+\]\.(metric|floor)", "headway.training.pipeline", True),
     (r"accuracy\[\d+\]\.(window|on_breach)", None, False),
-    (r"freshness\[\d+\]\..+", "headway.serving.scoring", True),
-    (r"fallback", "headway.serving.fallback", True),
-    (r"decision_log", "headway.serving.recorder", True),
-    (r"drift\..+", "headway.monitoring.alarms", True),
+    (r"freshness\[\d+\]\.(view|max_lag|on_stale)", TERMS, True),
+    (r"fallback", TERMS, True),
+    (r"decision_log", TERMS, True),
+    (r"drift\.(false_alarms_per_month|smallest_effect)", "headway.monitoring.budget", True),
     (r"canary\..+", None, False),
-    (r"retrain\.cooldown", "headway.monitoring.loop", True),
-    (r"retrain\.(min_new_labels|max_per_week)", "headway.monitoring.loop", False),
-    (r"limits\..+", ADMISSION, True),
-    (r"privacy\..+", None, False),
+    (r"retrain\.(cooldown|min_new_labels|max_per_week)", "headway.monitoring.loop", True),
+    (r"limits\.(default_rps|burst)", ADMISSION, True),
+    (r"privacy\.purposes", TERMS, True),
+    (r"privacy\.retention", None, False),
 )
 _TABLE = tuple((re.compile(pattern), mechanism, enforced) for pattern, mechanism, enforced in _MECHANISMS)
 
@@ -73,7 +73,13 @@ def _clauses(contract: Contract) -> Iterator[Clause]:
         shown = str(value) if isinstance(value, Duration) else list(value) if isinstance(value, tuple) else value
         for pattern, mechanism, enforced in _TABLE:
             if pattern.fullmatch(path):
-                yield Clause(path=path, value=shown, mechanism=mechanism, enforced=enforced)
+                kept = enforced and not (path == "fallback" and _has_variant(value))
+                yield Clause(path=path, value=shown, mechanism=mechanism, enforced=kept)
                 break
         else:
             yield Clause(path=path, value=shown, mechanism=None, enforced=False)
+
+
+def _has_variant(ladder: tuple[str, ...]) -> bool:
+    """Whether the ladder names a cheaper model, a rung that is not built yet."""
+    return any(rung.startswith("variant:") for rung in ladder)

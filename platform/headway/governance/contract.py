@@ -78,7 +78,7 @@ def parse_contract(data: bytes, *, file: str = "contract.yaml") -> Contract:
     try:
         contract = msgspec.convert(value, Contract, dec_hook=decode_duration)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), file) from error
+        raise _explain(str(error), file, value) from error
     for field, what, expected in violations(contract, leaves(contract)):
         raise DefinitionError(what, file=file, field=field, expected=expected)
     return contract
@@ -140,11 +140,11 @@ def decode_duration(kind: type, value: Any) -> Any:
         raise ValueError(f"{value!r} is too long a duration") from error
 
 
-def _explain(message: str, file: str) -> DefinitionError:
+def _explain(message: str, file: str, tree: Any) -> DefinitionError:
     """Turn msgspec's message into file, field path and expected form."""
     match = _PLACE.match(message)
     what, path = (match["what"], match["path"] or "") if match else (message, "")
-    path = path.replace("[...]", "").lstrip(".")
+    path = _spelled(path.lstrip("."), what, tree)
     for pattern, verb in ((_UNKNOWN, "unknown field"), (_MISSING, "missing")):
         found = pattern.fullmatch(what)
         if found is None:
@@ -160,6 +160,7 @@ def _explain(message: str, file: str) -> DefinitionError:
     wrong, _, expected = what.partition("; ")
     if what.startswith("Expected "):
         wanted, _, got = what.removeprefix("Expected ").partition(", got ")
+        wanted = _form(path) if "matching regex" in wanted else wanted
         return DefinitionError(
             f"is {got}" if got else "has the wrong form", file=file, field=path or None, expected=wanted
         )
@@ -170,10 +171,24 @@ def _explain(message: str, file: str) -> DefinitionError:
     return DefinitionError(wrong, file=file, field=path or None, expected=expected or None)
 
 
+def _spelled(path: str, what: str, tree: Any) -> str:
+    """Return the path with `[...]` (msgspec's word for some value of a mapping) replaced by the key that is wrong."""
+    before, found, after = path.partition("[...]")
+    if not found:
+        return path
+    for part in before.split("."):
+        tree = tree.get(part, {}) if isinstance(tree, dict) else {}
+    keys = [key for key, item in tree.items() if f"'{item}'" in what] if isinstance(tree, dict) else []
+    return before + (f".{keys[0]}" if keys else "") + after
+
+
 def _type_at(path: str) -> Any:
     kind: Any = Contract
     for part in re.findall(r"[^.\[\]]+", re.sub(r"\[\d*\]", "", path)):
         kind = _inner(kind)
+        if typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+            continue
         if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
             return None
         fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}

@@ -20,6 +20,8 @@ def violations(contract: Contract, leaves: Iterable[tuple[str, Any]]) -> Iterato
             yield path, "is not finite", "a finite number"
         if isinstance(value, Duration) and not 0 < value.microseconds <= LONGEST.microseconds:
             yield path, f"{value} is out of range", f"more than 0 and at most {LONGEST}"
+    if not all(letter.isprintable() or letter == "\n" for letter in contract.description):
+        yield "description", "holds control characters", "plain text"
     yield from _decision(contract)
     yield from _lists(contract)
     if contract.latency.p99_ms < contract.latency.p95_ms:

@@ -15,7 +15,12 @@ Name = Annotated[
 Role = Annotated[
     str, msgspec.Meta(pattern="^[a-z][a-z0-9_-]{0,62}$", description="lower-case letters, digits, - and _")
 ]
-Rung = Annotated[str, msgspec.Meta(pattern="^(previous|rules|variant:[a-z][a-z0-9_]{0,62})$")]
+Rung = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^(previous|rules|variant:[a-z][a-z0-9_]{0,62})$", description="previous, rules or variant:<model name>"
+    ),
+]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 PositiveInt = Annotated[int, msgspec.Meta(gt=0, le=2**31)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -36,6 +36,8 @@ class _Loader(yaml.SafeLoader):
         if self._depth > _MAX_DEPTH:
             raise ContractYamlError(f"{_at(event)}nested deeper than {_MAX_DEPTH}")
         node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and any("\ud800" <= letter <= "\udfff" for letter in node.value):
+            raise ContractYamlError(f"{_at(event)}half a character (a lone surrogate)")
         self._depth -= 1
         return node
 

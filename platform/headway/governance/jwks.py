@@ -34,6 +34,7 @@ _STALE_S = 24 * 3600.0
 _UNKNOWN_KID_S = 30.0
 """Least time between two fetches caused by unknown key ids."""
 _FETCH_S = 5.0
+_HINT = "check the issuer's jwks.json"
 
 Jwks = Mapping[str, Any]
 JwksSource = Jwks | Callable[[], Jwks]
@@ -49,47 +50,47 @@ class KeySet:
 
 
 def parse_jwks(jwks: Jwks, *, algorithm: str | None = None) -> KeySet:
-    """Return the keys of a set; with `algorithm`, keys of other algorithms are left out.
+    """Return the keys of a set; with `algorithm`, keys made for something else are left out.
 
-    Raises CorruptState for symmetric, private, weak, unnamed or repeated keys, mixed algorithms, and an empty set.
+    Raises CorruptState for symmetric, private, unnamed, repeated or malformed keys, for an empty set, and, without
+    `algorithm`, for keys that cannot be used or that mix algorithms.
     """
     entries = jwks.get("keys")
     if not isinstance(entries, list) or not entries or len(entries) > _MAX_KEYS:
-        raise CorruptState(f"a key set must list 1 to {_MAX_KEYS} keys", hint="check the issuer's jwks.json")
+        raise CorruptState(f"a key set must list 1 to {_MAX_KEYS} keys", hint=_HINT)
+    pinned = algorithm
     keys: dict[str, Any] = {}
     for entry in entries:
-        kid, own, key = _parse_key(entry)
-        if algorithm is None:
+        try:
+            kid, own = _describe(entry)
+            if own is None and pinned is None:
+                raise ValueError(f"{entry['kty']!r} for {entry.get('alg')!r} is not one of {', '.join(ALGORITHMS)}")
+            if pinned is not None and own != pinned:
+                continue
+            if kid in keys:
+                raise ValueError(f"{kid} comes twice")
+            if algorithm is not None and own != algorithm:
+                raise ValueError(f"mixes {algorithm} and {own}: pin one algorithm per issuer")
             algorithm = own
-        elif own != algorithm:
-            if keys and own != algorithm:
-                raise CorruptState(f"a key set mixes {algorithm} and {own}", hint="pin one algorithm per issuer")
-            continue
-        if kid in keys:
-            raise CorruptState(f"a key set names {kid} twice", hint="check the issuer's jwks.json")
-        keys[kid] = key
+            keys[kid] = _public_key(entry, str(own))
+        except (KeyError, ValueError, TypeError) as error:
+            raise CorruptState(f"a key set holds an unusable key: {error}", hint=_HINT) from error
     if algorithm is None or not keys:
-        raise CorruptState(f"a key set has no key for {algorithm}", hint="check the issuer's jwks.json")
+        raise CorruptState(f"a key set has no key for {algorithm}", hint=_HINT)
     return KeySet(algorithm=algorithm, keys=keys)
 
 
-def _parse_key(entry: Any) -> tuple[str, str, Any]:
-    try:
-        if not isinstance(entry, dict) or "d" in entry or "k" in entry:
-            raise ValueError("not a public key")
-        kid = entry["kid"]
-        if not isinstance(kid, str) or not kid:
-            raise ValueError("no key id")
-        algorithm = _KINDS.get((entry["kty"], entry.get("crv")))
-        if algorithm is None or entry.get("alg", algorithm) != algorithm:
-            raise ValueError(
-                f"kty {entry['kty']!r} with alg {entry.get('alg')!r} is not one of {', '.join(ALGORITHMS)}"
-            )
-        if entry.get("use", "sig") != "sig":
-            raise ValueError("not a signing key")
-        return kid, algorithm, _public_key(entry, algorithm)
-    except (KeyError, ValueError, TypeError) as error:
-        raise CorruptState(f"a key set holds an unusable key: {error}", hint="check the issuer's jwks.json") from error
+def _describe(entry: Any) -> tuple[str, str | None]:
+    """Return a key's id and its algorithm, None where it is made for something that tokens are not signed with."""
+    if not isinstance(entry, dict) or "d" in entry or "k" in entry:
+        raise ValueError("not a public key")
+    kid = entry["kid"]
+    if not isinstance(kid, str) or not kid:
+        raise ValueError("no key id")
+    algorithm = _KINDS.get((entry["kty"], entry.get("crv")))
+    if algorithm is None or entry.get("alg", algorithm) != algorithm or entry.get("use", "sig") != "sig":
+        return kid, None
+    return kid, algorithm
 
 
 def _public_key(entry: dict[str, Any], algorithm: str) -> Any:
@@ -198,7 +199,8 @@ class RemoteJwks:
         if configuration.get("issuer") != self._issuer:
             raise ValueError(f"the provider calls itself {configuration.get('issuer')!r}")
         jwks = self._fetch(str(configuration["jwks_uri"]))
-        parse_jwks(jwks, algorithm=None if len({k.get("alg") for k in jwks["keys"]}) == 1 else "RS256")
+        if not isinstance(jwks.get("keys"), list):
+            raise ValueError("the provider's key set lists no keys")
         return jwks
 
 

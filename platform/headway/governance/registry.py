@@ -35,7 +35,8 @@ _MLFLOW_ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
 """MLflow is configured by environment only; whatever the installation set itself stays."""
@@ -101,7 +102,7 @@ class Registry:
         with self._calls("model", name) as client:
             experiment = self._experiment(client, name)
             run = client.create_run(experiment, run_name=name, tags={"mlflow.user": principal.sub})
-            _ensure_model(client, name)
+            _unless_exists(lambda: client.create_registered_model(name))
             model = client.create_model_version(
                 name,
                 source=f"{run.info.artifact_uri}/{FOLDER}",
@@ -131,10 +132,7 @@ class Registry:
             model = client.get_model_version(name, version)
             if model.tags.get(_STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(_STATE)}", hint="versions are never filled twice")
-            for key, value in params.items():
-                client.log_param(model.run_id, key, value)
-            for key, number in metrics.items():
-                client.log_metric(model.run_id, key, float(number))
+            self._log(client, model.run_id, metrics, params)
             client.log_artifacts(model.run_id, str(folder), FOLDER)
             for key, text in {**tags, _STATEMENT: statement_sha256, _STATE: "ready"}.items():
                 client.set_model_version_tag(name, version, key, str(text))
@@ -152,8 +150,7 @@ class Registry:
             model = client.get_model_version(name, version)
             if model.tags.get(_STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(_STATE)}", hint="only a reserved version can fail")
-            for key, number in (metrics or {}).items():
-                client.log_metric(model.run_id, key, float(number))
+            self._log(client, model.run_id, metrics or {}, {})
             client.set_model_version_tag(name, version, _STATE, "failed")
             client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
         self._record(principal, "abandon", f"{name}/{version}", "done")
@@ -201,10 +198,21 @@ class Registry:
             found = [self._listed(client.get_model_version(name, model.version)) for model in models]
         return sorted(found, key=lambda item: int(item.version), reverse=True)
 
+    def _log(self, client: Any, run_id: str, metrics: Mapping[str, float], params: Mapping[str, object]) -> None:
+        """Record all values in one call."""
+        from mlflow.entities import Metric, Param
+
+        now = self._clock.now() // 1_000
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, float(number), now, 0) for key, number in metrics.items()],
+            params=[Param(key, str(value)) for key, value in params.items()],
+        )
+
     def _listed(self, model: Any) -> RegisteredVersion:
         return RegisteredVersion(
-            version=str(model.version),
-            path=_local(str(model.source)) or (self._downloads or Path()) / model.name / str(model.version),
+            version=str(int(model.version)),
+            path=_local(str(model.source)) or (self._downloads or Path()) / _name(model.name) / str(int(model.version)),
             run_id=str(model.run_id),
             state=model.tags.get(_STATE, "failed"),
             environment=model.tags.get(_ENVIRONMENT, "staging"),
@@ -245,10 +253,11 @@ class Registry:
 
     def _experiment(self, client: Any, name: str) -> str:
         found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None if self._artifacts is None else (self._artifacts / name).absolute().as_uri()
-        return str(client.create_experiment(name, artifact_location=location))
+        if found is None:
+            location = None if self._artifacts is None else (self._artifacts / name).absolute().as_uri()
+            _unless_exists(lambda: client.create_experiment(name, artifact_location=location))
+            found = client.get_experiment_by_name(name)
+        return str(found.experiment_id)
 
     def _authorise(self, principal: Principal, verb: str, action: str, resource: str) -> None:
         _name(resource.partition("/")[0])
@@ -297,11 +306,12 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _ensure_model(client: Any, name: str) -> None:
+def _unless_exists(create: Callable[[], object]) -> None:
+    """Create something that another process may have created meanwhile."""
     from mlflow.exceptions import MlflowException
 
     try:
-        client.create_registered_model(name)
+        create()
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -22,6 +22,8 @@ class ClauseResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`not shown`: n is too small to say."""
     n: Count
     """Observations behind `measured`."""
+    note: str = ""
+    """What a reader should know about the figure."""
 
 
 class StageSeconds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +55,10 @@ class UseCaseReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Those that differed in any bit."""
     model: dict[str, Any]
     """Version, statement hash, metrics."""
+    latency_histogram: tuple[Count, ...] = ()
+    """Requests per millisecond; the last bin is open."""
+    drift: dict[str, Any] | None = None
+    """What the drift story showed: alarm, retraining, new champion, failed requests."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

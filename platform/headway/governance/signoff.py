@@ -64,7 +64,7 @@ class Signoff:
         return not self.missing and not self.refused
 
 
-def sign(  # noqa: PLR0917  # the order is agreed with every caller
+def sign(  # the order is agreed with every caller
     path: Path, role: str, signer: Signer, principal: Principal, clock: Clock, audit: AuditSink
 ) -> Path:
     """Sign the contract at `path` for `role` and return the signature file; other roles' signatures stay.

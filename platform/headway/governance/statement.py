@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ PAYLOAD_TYPE = "application/vnd.headway.model-statement+json"
 _SKEW = 5 * MINUTE
 """How far the signer's clock may run ahead."""
 _MAX_FILES = 1_000
+_MAX_DEPTH = 8
 _CHUNK = 2**20
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 
@@ -175,7 +177,10 @@ def verify_version(
         raise Tampered(f"{folder.name}: signed in the future, {format_time(statement.created)}")
     if now >= statement.expires:
         raise Tampered(f"{folder.name}: expired {format_time(statement.expires)}", hint="train and sign a new version")
-    _verify_files(folder, statement)
+    try:
+        _verify_files(folder, statement)
+    except OSError as error:
+        raise Tampered(f"{folder.name}: a file cannot be read: {error.strerror}") from error
     return statement
 
 
@@ -220,15 +225,17 @@ def _files(folder: Path) -> list[str]:
     """Return the relative paths of all files, sorted; Tampered for anything that a version must not hold."""
     if folder.is_symlink() or not folder.is_dir():
         raise Tampered(f"{folder.name} is not a plain folder")
-    paths = sorted(_walk(folder, PurePosixPath()))
+    paths = sorted(islice(_walk(folder, PurePosixPath()), _MAX_FILES + 1))
     if len(paths) > _MAX_FILES:
         raise Tampered(f"{folder.name} holds more than {_MAX_FILES} files")
     return paths
 
 
 def _walk(folder: Path, prefix: PurePosixPath) -> Iterator[str]:
+    if len(prefix.parts) > _MAX_DEPTH:
+        raise Tampered(f"{prefix} is nested deeper than {_MAX_DEPTH} folders")
     with os.scandir(folder) as entries:
-        children = list(entries)
+        children = list(islice(entries, _MAX_FILES + 1))
     if not children and prefix.parts:
         raise Tampered(f"{prefix} is an empty folder, which no version has")
     for child in children:

@@ -49,8 +49,21 @@ def main(arguments: list[str]) -> int:
     except (HeadwayError, msgspec.MsgspecError, OSError, RuntimeError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}\n")
+    sys.stdout.write(f"{peak_memory()}\n")
     return 0
+
+
+def peak_memory() -> int:
+    """Return this process's largest resident size in bytes.
+
+    From /proc where there is one: elsewhere `ru_maxrss` is all there is, and it may hold the parent's, which is larger.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

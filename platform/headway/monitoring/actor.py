@@ -7,6 +7,7 @@ state, and goes on where the last acknowledged write left off. The lease makes s
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from threading import Event, Thread
 from typing import Any
@@ -32,6 +33,7 @@ class ActorStatus(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     """active | standby | stopped."""
     ticks: int
+    pid: int
     error: str
     """Of the last tick; empty when it went well."""
 
@@ -55,7 +57,7 @@ class MonitorProcess:
     def status(self) -> ActorStatus:
         """Return role, ticks and the last error."""
         role = "stopped" if self._stop.is_set() else "standby" if self._service is None else "active"
-        return ActorStatus(role=role, ticks=self._ticks, error=self._error)
+        return ActorStatus(role=role, ticks=self._ticks, pid=os.getpid(), error=self._error)
 
     def stop(self) -> None:
         """End the thread after its tick and let a successor in."""
@@ -66,7 +68,7 @@ class MonitorProcess:
             self._service = None
 
     def _run(self) -> None:
-        pause = 1.0
+        pause = 0.0
         while not self._stop.wait(pause):
             try:
                 if self._parts is None:

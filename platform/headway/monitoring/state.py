@@ -91,6 +91,17 @@ def read_state(store: ControlStore, use_case: str) -> MonitorState:
     return _decode(store, use_case)[0]
 
 
+def reset_state(store: ControlStore, use_case: str) -> None:
+    """Forget windows, alarms and episodes, for a replay that starts over; the place in the stream of counts stays.
+
+    Only for a stopped monitor: a running one loses its lease by it. Conflict if somebody writes at this moment.
+    """
+    state, version = _decode(store, use_case)
+    if version:
+        fresh = MonitorState(epoch=state.epoch, cursor=state.cursor, sequences=state.sequences)
+        store.put(state_key(use_case), msgspec.msgpack.encode(fresh), expected=version)
+
+
 class StateStore:
     """Reads and writes one monitor's state under one epoch."""
 

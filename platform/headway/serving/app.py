@@ -46,7 +46,8 @@ class UseCaseReplica:
         """Return the gateway; Serve runs its lifespan on the loop that serves."""
         from headway.serving.gateway import Gateway
 
-        return Gateway(self._assembly.service, on_start=self._start, on_stop=self._stop)
+        # Serve's own middleware echoes the request id on this way in
+        return Gateway(self._assembly.service, on_start=self._start, on_stop=self._stop, echo_request_id=False)
 
     async def respond(
         self,

@@ -34,7 +34,7 @@ def load_key(path: Path) -> bytes:
             file.flush()
             os.fsync(file.fileno())
         try:
-            draft.hardlink_to(path)
+            path.hardlink_to(draft)
         except FileExistsError:
             pass  # another replica was first: its key counts
         finally:

@@ -26,10 +26,12 @@ class Gateway:
         *,
         on_start: Callable[[], Awaitable[None]] | None = None,
         on_stop: Callable[[], Awaitable[None]] | None = None,
+        echo_request_id: bool = True,
     ) -> None:
         self._service = service
         self._on_start = on_start
         self._on_stop = on_stop
+        self._echo = echo_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
@@ -69,7 +71,7 @@ class Gateway:
         except HeadwayError as error:
             close = isinstance(error, TooLarge)  # the rest of the body is still on its way
             response = error_response(error, request_id)
-        await _send(send, response, request_id, close=close)
+        await _send(send, response, request_id if self._echo else None, close=close)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -114,13 +116,14 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
     return b"".join(parts)
 
 
-async def _send(send: Send, response: Response, request_id: str, *, close: bool) -> None:
+async def _send(send: Send, response: Response, request_id: str | None, *, close: bool) -> None:
     headers: list[tuple[bytes, bytes]] = [
         _JSON,
         (b"content-length", str(len(response.body)).encode()),
-        (b"x-request-id", request_id.encode()),
         *response.headers,
     ]
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id.encode()))
     if close:
         headers.append((b"connection", b"close"))
     start: dict[str, Any] = {"type": "http.response.start", "status": response.status, "headers": headers}

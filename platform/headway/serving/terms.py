@@ -54,9 +54,7 @@ class Terms:
                     field=f"freshness[{index}].on_stale",
                     expected=" | ".join(_SUPPORTED_ON_STALE),
                 )
-            freshness.append(
-                Freshness(view=clause.view, max_lag=clause.max_lag.microseconds, on_stale=clause.on_stale)
-            )
+            freshness.append(Freshness(view=clause.view, max_lag=clause.max_lag.microseconds, on_stale=clause.on_stale))
         throughput, limits = contract.throughput, contract.limits
         return cls(
             threshold=float(label.threshold),
@@ -74,5 +72,3 @@ class Terms:
             durable=contract.decision_log == "durable",
             purposes=contract.privacy.purposes,
         )
-
-

@@ -114,7 +114,8 @@ def run(
             job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
             run_name=run_name, storage=settings.home / "training" / "checkpoints",
         )  # fmt: skip
-        stage.note(f"{fitted.rounds} rounds" + (f", resumed from {fitted.resumed_from}" if fitted.resumed_from else ""))
+        resumed = f", resumed from {fitted.resumed_from}" if fitted.resumed_from else ""
+        stage.note(f"{fitted.rounds} rounds{resumed}; worker read {fitted.read_s:.1f} s, fit {fitted.fit_s:.1f} s")
     with stages("evaluate") as stage:
         rows, evaluation = data.rows, data.evaluation()
         del data  # gives the object store back

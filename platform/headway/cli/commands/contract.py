@@ -28,7 +28,10 @@ def check(context: typer.Context, use_case: UseCase, json_output: JsonFlag = Fal
     listed = clauses(load_contract(_path(context, use_case)).contract)
 
     def human(_: object) -> None:
-        rows = [(item.path, item.value, item.mechanism or "-", "" if item.enforced else "not enforced yet") for item in listed]
+        rows = [
+            (item.path, item.value, item.mechanism or "-", "" if item.enforced else "not enforced yet")
+            for item in listed
+        ]
         table(("CLAUSE", "VALUE", "MECHANISM", ""), rows)
         open_ones = sum(not item.enforced for item in listed)
         say(f"{len(listed)} clauses, {open_ones} not enforced yet")
@@ -75,7 +78,10 @@ def verify(context: typer.Context, use_case: UseCase, json_output: JsonFlag = Fa
     signed = signoff.status(path, trust).signed
 
     def human(_: object) -> None:
-        say(f"{use_case} {loaded.sha256[:12]} is signed: " + ", ".join(f"{role} ({key})" for role, key in signed.items()))
+        say(
+            f"{use_case} {loaded.sha256[:12]} is signed: "
+            + ", ".join(f"{role} ({key})" for role, key in signed.items())
+        )
 
     show({"use_case": use_case, "sha256": loaded.sha256, "signed": signed}, json_output, human)
 

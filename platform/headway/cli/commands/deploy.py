@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, person, progress, running_settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, progress, show
 
 
 def register(app: typer.Typer) -> None:
@@ -13,9 +13,9 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def deploy(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
         """Deploy by a rolling update; refused where the contract is unsigned or altered."""
-        from headway.cluster import compose
+        from headway.cluster import deploy as rollout
 
-        settings = running_settings_of(context)
+        at = installation(context)
         with progress(json_output) as drawn:
-            result = compose.deploy(settings, use_case, principal=person(settings), progress=drawn)
+            result = rollout.deploy(at, use_case, at.person(), drawn)
         show(result, json_output)

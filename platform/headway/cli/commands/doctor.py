@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
         findings = examine(wanted_settings_of(context))
 
         def human(_: object) -> None:
-            table(("CHECK", "", "FOUND", "WAY OUT"), [(f.check, "ok" if f.ok else "!!", f.found, f.hint) for f in findings])
+            table(
+                ("CHECK", "", "FOUND", "WAY OUT"),
+                [(item.check, "ok" if item.ok else "!!", item.found, item.hint) for item in findings],
+            )
 
         show(findings, json_output, human)
         raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)

@@ -17,10 +17,15 @@ def register(app: typer.Typer) -> None:
 
 def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
     """Write entities, views and services of the project to the Feast registry."""
-    from headway.cluster import compose
+    from headway.core.project import Project
+    from headway.features import catalogue
+    from headway.features.definitions import FeatureService
 
     settings = settings_of(context)
-    show(compose.apply_features(settings, person(settings)), json_output)
+    person(settings).require("features", "write")
+    services = Project(settings.project).collect("features", FeatureService)
+    catalogue.apply(services, settings)
+    show(catalogue.applied(settings), json_output)
 
 
 def listing(context: typer.Context, json_output: JsonFlag = False) -> None:

@@ -21,7 +21,7 @@ def _group() -> None:
 
 def status(context: typer.Context, json_output: JsonFlag = False) -> None:
     """Show every table with its newest snapshot."""
-    from headway.cluster import compose
+    from headway.cluster.lake_status import lake_status
 
     settings = settings_of(context)
-    show(compose.lake_status(settings, person(settings)), json_output)
+    show(lake_status(settings, person(settings)), json_output)

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     def login(
         context: typer.Context,
         user: Annotated[str | None, typer.Option(help="Who you are; default: the name of the account.")] = None,
-        scope: Annotated[list[str] | None, typer.Option(help="A scope; repeat it. Default: all of this project.")] = None,
+        scope: Annotated[list[str] | None, typer.Option(help="A scope; repeat it. Default: all there are.")] = None,
         purpose: Annotated[str, typer.Option(help="Why you act; readers release data by it.")] = "platform_operations",
         json_output: JsonFlag = False,
     ) -> None:

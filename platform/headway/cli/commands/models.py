@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, person, running_settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, show
 
 
 def register(app: typer.Typer) -> None:
@@ -18,11 +18,17 @@ def register(app: typer.Typer) -> None:
 
 
 def listing(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
-    """List the versions of a use case's model, newest first, with aliases and metrics."""
-    from headway.cluster import compose
+    """List the versions of a use case's model with state, environment and aliases."""
+    from headway.cli.output import table
 
-    settings = running_settings_of(context)
-    show(compose.models(settings, use_case, principal=person(settings)), json_output)
+    at = installation(context)
+    found = at.registry.versions(at.project.require(use_case), at.person())
+
+    def human(_: object) -> None:
+        rows = [(item.version, item.state, item.environment, ", ".join(item.aliases), item.run_id) for item in found]
+        table(("VERSION", "STATE", "ENVIRONMENT", "ALIASES", "RUN"), rows)
+
+    show(found, json_output, human)
 
 
 def verify(
@@ -32,7 +38,14 @@ def verify(
     json_output: JsonFlag = False,
 ) -> None:
     """Check signature, file set and hashes of a version before anything of it is parsed."""
-    from headway.cluster import compose
+    from headway.cli.output import say
+    from headway.governance.statement import verify_version
 
-    settings = running_settings_of(context)
-    show(compose.verify_model(settings, use_case, version, principal=person(settings)), json_output)
+    at = installation(context)
+    found = at.registry.resolve(at.project.require(use_case), version, at.person())
+    statement = verify_version(found.path, at.trust, name=use_case, version=found.version, clock=at.clock)
+
+    def human(_: object) -> None:
+        say(f"{use_case} {found.version} is as signed: {len(statement.files)} files in {found.path}")
+
+    show(statement, json_output, human)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, person, running_settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, show
+
+if TYPE_CHECKING:
+    from headway.monitoring.state import MonitorState
 
 
 def register(app: typer.Typer) -> None:
@@ -16,16 +21,36 @@ def register(app: typer.Typer) -> None:
 
 
 def drift(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
-    """Show the newest statistics per feature and of the score."""
-    from headway.cluster import compose
-
-    settings = running_settings_of(context)
-    show(compose.drift(settings, use_case, principal=person(settings)), json_output)
+    """Show what the newest full window showed, and how far the open one is."""
+    state = _state(context, use_case)
+    newest = state.verdicts[-1] if state.verdicts else None
+    result = {
+        "use_case": use_case,
+        "version": state.version,
+        "windows": state.windows_total,
+        "open_window_rows": state.window.rows,
+        "accounts": state.accounts,
+        "newest": newest,
+    }
+    show(result, json_output)
 
 
 def alarms(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
-    """Show alarms and what the loop did about each."""
-    from headway.cluster import compose
+    """Show alarms, newest last, and where the loop is."""
+    state = _state(context, use_case)
+    result = {
+        "use_case": use_case,
+        "alarms_total": state.alarms_total,
+        "false_alarms_expected": state.budget_used,
+        "alarms": state.alarms,
+        "loop": state.loop,
+    }
+    show(result, json_output)
 
-    settings = running_settings_of(context)
-    show(compose.alarms(settings, use_case, principal=person(settings)), json_output)
+
+def _state(context: typer.Context, use_case: str) -> MonitorState:
+    from headway.monitoring.state import read_state
+
+    at = installation(context)
+    at.person().require("monitor", at.project.require(use_case))
+    return read_state(at.control, use_case)

@@ -30,7 +30,7 @@ def kubernetes(
 ) -> None:
     """Write a RayService and what belongs to it, with the Serve configuration that runs locally."""
     from headway.cli.output import say
-    from headway.cluster.kubernetes import render
+    from headway.cluster.kubernetes.render import render
     from headway.core.project import Project
 
     settings = settings_of(context)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, person, progress, running_settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, progress, show
 
 
 def register(app: typer.Typer) -> None:
@@ -21,14 +21,12 @@ def register(app: typer.Typer) -> None:
         json_output: JsonFlag = False,
     ) -> None:
         """Score the use case's decisions in a range of time with its champion."""
-        from headway.cluster import compose
+        from headway.cluster import score as scoring
         from headway.core.times import parse_time
 
-        settings = running_settings_of(context)
+        at = installation(context)
         first = None if since is None else parse_time(since, field="--since")
         end = None if until is None else parse_time(until, field="--until")
         with progress(json_output) as drawn:
-            result = compose.score(
-                settings, use_case, principal=person(settings), since=first, until=end, progress=drawn
-            )
+            result = scoring.score(at, use_case, at.person(), drawn, since=first, until=end)
         show(result, json_output)

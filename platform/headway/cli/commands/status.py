@@ -25,16 +25,16 @@ def register(app: typer.Typer) -> None:
         if shell:
             _exports(context)
             return
-        from headway.cluster.local import lifecycle
+        from headway.cluster.local.status import status as examine
 
-        found = lifecycle.status(wanted_settings_of(context))
+        found = examine(wanted_settings_of(context))
         show(found, json_output, _human)
         raise typer.Exit(0 if found.state == "up" else 1)
 
 
 def _human(found: object) -> None:
     from headway.cli.output import say, table
-    from headway.cluster.local.lifecycle import Status
+    from headway.cluster.local.status import Status
 
     assert isinstance(found, Status)
     if found.services:

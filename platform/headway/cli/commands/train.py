@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, person, progress, running_settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, progress, show
 
 
 def register(app: typer.Typer) -> None:
@@ -22,11 +22,11 @@ def register(app: typer.Typer) -> None:
         json_output: JsonFlag = False,
     ) -> None:
         """Train, evaluate, gate, sign and register a model; exit status 5 when a gate fails."""
-        from headway.cluster import compose
+        from headway.cluster import training
         from headway.core.times import parse_time
 
-        settings = running_settings_of(context)
-        moment = None if as_of is None else parse_time(as_of, field="--as-of")
+        at = installation(context)
+        moment = at.clock.now() if as_of is None else parse_time(as_of, field="--as-of")
         with progress(json_output) as drawn:
-            result = compose.train(settings, use_case, principal=person(settings), as_of=moment, progress=drawn)
+            result = training.train(at, use_case, at.person(), drawn, as_of=moment)
         show(result, json_output)

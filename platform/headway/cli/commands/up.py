@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
         result = {"home": state.home, "seconds": round(seconds, 1), "ports": state.ports}
 
         def human(_: object) -> None:
-            say(f"Headway is up after {seconds:.1f} s: http://{settings.http_host}:{state.http_port}, state {state.home}")
+            where = f"http://{settings.http_host}:{state.http_port}"
+            say(f"Headway is up after {seconds:.1f} s: {where}, state {state.home}")
             say('Stop it with `headway down`; `eval "$(headway status --shell)"` readies a shell for serve and ray.')
 
         show(result, json_output, human)

@@ -1,1 +1,1 @@
-"""The demo: a use case's history becomes a model, its later part becomes live traffic, and the contract is the scoreboard."""
+"""The demo: a history becomes a model, its later part becomes live traffic, and the contract is the scoreboard."""

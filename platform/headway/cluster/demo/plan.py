@@ -1,7 +1,7 @@
 """What is replayed when: pure functions from a history to chunks of events, requests and outcomes.
 
-Decisions carry `as_of`, and reads see only what was known by then, so events may be ingested ahead of the requests of their
-chunk without any request seeing its future.
+Decisions carry `as_of`, and reads see only what was known by then, so events may be ingested ahead of the requests of
+their chunk without any request seeing its future.
 """
 
 from __future__ import annotations
@@ -28,11 +28,6 @@ class Chunk:
     """Source name → rows that became known in this stretch."""
     requests: pa.Table
     """Sampled decision rows, by event_time."""
-
-
-def history_until(tables: Mapping[str, pa.Table], moment: int) -> dict[str, pa.Table]:
-    """Return per source the rows known before `moment`."""
-    return {name: table.filter(_column(table, KNOWN_TIME) < moment) for name, table in tables.items()}
 
 
 def chunks(
@@ -75,7 +70,9 @@ def request_bodies(service: FeatureService, requests: pa.Table) -> list[dict[str
     return [{"rows": [row], "as_of": format_time(int(moment))} for row, moment in zip(rows, moments, strict=True)]
 
 
-def due_outcomes(history: History, tables: Mapping[str, pa.Table], served: Mapping[Any, str], until: int) -> list[dict[str, Any]]:
+def due_outcomes(
+    history: History, tables: Mapping[str, pa.Table], served: Mapping[Any, str], until: int
+) -> list[dict[str, Any]]:
     """Return `/v1/outcomes` entries for served requests whose label is known by `until`.
 
     Args:

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from headway.cluster.demo.scoreboard import ClauseResult
+from headway.core.errors import CorruptState
+from headway.governance.report import LatencyQuantiles, Report, UseCaseReport
 
 _PACKAGES = ("ray", "xgboost", "feast", "mlflow", "pyiceberg", "pyarrow", "redis", "onnxruntime", "numpy")
 _STYLE = """
@@ -22,39 +23,6 @@ th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #e3e7ee;font-
 .pass{color:#0a7a3f}.miss{color:#b3261e;font-weight:600}.not{color:#6b7280}svg{width:100%;height:9rem}
 small{color:#6b7280}
 """
-
-
-class StageSeconds(msgspec.Struct, frozen=True):
-    """One stage of the demo."""
-
-    name: str
-    seconds: float
-
-
-class UseCaseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the demo showed of one use case."""
-
-    clauses: list[ClauseResult]
-    stages: list[StageSeconds]
-    latency_ms: dict[str, float]
-    """p50, p95, p99."""
-    requests: int
-    errors: int
-    replayed_reads: int
-    mismatches: int
-    model: dict[str, Any]
-    latency_histogram: list[int] = []
-    """Requests per bin of 1 ms, the last bin open."""
-    drift: dict[str, Any] | None = None
-    """The drift story: alarm, retrain, new champion, failed requests."""
-
-
-class Report(msgspec.Struct, kw_only=True):
-    """The file `.headway/demo/report.json`."""
-
-    use_cases: dict[str, UseCaseReport]
-    environment: dict[str, Any]
-    versions: dict[str, str]
 
 
 def environment() -> dict[str, Any]:
@@ -68,28 +36,33 @@ def environment() -> dict[str, Any]:
     }
 
 
-def latency_summary(latencies_ms: list[float]) -> tuple[dict[str, float], list[int]]:
+def latency_summary(latencies_ms: list[float]) -> tuple[LatencyQuantiles, tuple[int, ...]]:
     """Return p50, p95, p99 and counts per millisecond up to 60 ms."""
     if not latencies_ms:
-        return {}, []
+        return LatencyQuantiles(p50=None, p95=None, p99=None), ()
     values = np.asarray(latencies_ms)
-    quantiles = {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 95, 99)}
-    return quantiles, np.bincount(np.minimum(values, 60).astype(int), minlength=61).tolist()
+    p50, p95, p99 = (round(float(np.percentile(values, q)), 3) for q in (50, 95, 99))
+    bins = np.bincount(np.minimum(values, 60).astype(int), minlength=61)
+    return LatencyQuantiles(p50=p50, p95=p95, p99=p99), tuple(bins.tolist())
 
 
 def load_report(path: Path) -> Report:
     """Return the report on disk, or an empty one."""
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Report)
+        except msgspec.MsgspecError as error:
+            raise CorruptState(f"{path} is not a report: {error}", hint="move the file away") from None
     return Report(use_cases={}, environment={}, versions={})
 
 
 def save_report(path: Path, use_case: str, entry: UseCaseReport) -> Report:
     """Put one use case's entry into the report, and write the page beside it."""
-    report = load_report(path)
-    report.use_cases[use_case] = entry
-    report.environment = environment()
-    report.versions = {name: version(name) for name in _PACKAGES}
+    report = Report(
+        use_cases=load_report(path).use_cases | {use_case: entry},
+        environment=environment(),
+        versions={name: version(name) for name in _PACKAGES},
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     path.with_suffix(".html").write_text(render_page(report), encoding="utf-8")
@@ -103,7 +76,7 @@ def render_page(report: Report) -> str:
     pins = " · ".join(f"{html.escape(k)} {html.escape(v)}" for k, v in report.versions.items())
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Headway demo report</title><style>{_STYLE}</style><h1>Headway: the contracts and what was measured</h1>"
+        f"<title>Headway demo report</title><style>{_STYLE}</style><h1>The contracts and what was measured</h1>"
         f"<p><small>{facts}<br>{pins}</small></p>{sections}</html>"
     )
 
@@ -129,7 +102,7 @@ def _facts(values: dict[str, Any]) -> str:
     return f"<table>{rows}</table>"
 
 
-def _histogram(bins: list[int]) -> str:
+def _histogram(bins: tuple[int, ...]) -> str:
     top = max(bins, default=0)
     if not top:
         return "<p>none</p>"
@@ -143,5 +116,5 @@ def _histogram(bins: list[int]) -> str:
     return f"<svg viewBox='0 0 620 130' role=img aria-label='latency histogram'>{bars}{labels}</svg>"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}"
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:,.4g}" if isinstance(value, float) else html.escape(str(value))

@@ -8,24 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from headway.governance.contract import Contract
+from headway.governance.report import ClauseResult
 
 Verdict = Literal["pass", "miss", "not shown"]
-
-
-class ClauseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the scoreboard (INTERFACES §8)."""
-
-    clause: str
-    target: str
-    measured: float | None
-    unit: str
-    verdict: Verdict
-    n: int
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +39,7 @@ class Observed:
 def judge(contract: Contract, seen: Observed) -> list[ClauseResult]:
     """Return one result per measurable clause."""
     n = len(seen.latencies_ms)
-    results = [
+    return [
         _at_most("latency.p95_ms", contract.latency.p95_ms, _quantile(seen, 0.95), "ms", n),
         _at_most("latency.p99_ms", contract.latency.p99_ms, _quantile(seen, 0.99), "ms", n),
         _throughput(contract, seen),
@@ -75,7 +63,6 @@ def judge(contract: Contract, seen: Observed) -> list[ClauseResult]:
             n=seen.replayed_reads,
         ),
     ]
-    return results
 
 
 def upper_bound(failures: int, n: int) -> float:

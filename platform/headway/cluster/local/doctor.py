@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from headway.cluster.local import process as processes
-from headway.cluster.local.lifecycle import status
+from headway.cluster.local.status import status
 from headway.core.errors import HeadwayError
 from headway.core.platform_state import PlatformState, read_state
 from headway.core.project import Project

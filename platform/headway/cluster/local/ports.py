@@ -70,7 +70,7 @@ def runtime_folder() -> Path:
 
 def home_key(home: Path) -> str:
     """Return the short name of a home: it marks its processes and names its runtime folder."""
-    return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
+    return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]
 
 
 def ray_temp(home: Path) -> Path:

@@ -38,14 +38,25 @@ class Context:
 class Service(Protocol):
     """One supervised process, with whatever it starts itself."""
 
-    name: str
-    """Key in the state file and name of the log."""
-    title: str
-    """For people."""
-    start_timeout_s: float
-    """Starting takes longer than this only when something is wrong."""
-    stop_grace_s: float
-    """Time between asking and killing."""
+    @property
+    def name(self) -> str:
+        """Key in the state file and name of the log."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def start_timeout_s(self) -> float:
+        """Starting takes longer than this only when something is wrong."""
+        ...
+
+    @property
+    def stop_grace_s(self) -> float:
+        """Time between asking and killing."""
+        ...
 
     def ports(self) -> Sequence[str]:
         """Return the names of the ports it listens on."""

@@ -28,7 +28,9 @@ def request_token(
     try:
         secret = (settings.home / "issuer" / SECRET_FILE).read_text().strip()
     except (FileNotFoundError, PermissionError) as error:
-        raise Unauthenticated(f"the provider's secret cannot be read: {error}", hint="use the account of the home") from None
+        raise Unauthenticated(
+            f"the provider's secret cannot be read: {error}", hint="use the account of the home"
+        ) from None
     claims = {"sub": sub, "kind": kind, "scopes": list(scopes), "purpose": purpose, "lifetime_s": lifetime_s}
     connection = http.client.HTTPConnection(LOOPBACK, state.ports["issuer"], timeout=_TIMEOUT_S)
     try:

@@ -26,7 +26,7 @@ class MemoryControlStore:
         self._records[key] = Record(value=value, version=current + 1)
         return current + 1
 
-    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:
+    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:  # noqa: ARG002  # tests are short
         """Remember the member; False if known."""
         if (key, member) in self._members:
             return False

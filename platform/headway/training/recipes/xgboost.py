@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from headway.core.clock import SystemClock
 from headway.core.errors import InvalidValue, ServiceFailed
 from headway.core.types import Matrix
 from headway.features.historical import ROW_ID
@@ -43,6 +44,10 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds of the checkpoint that the worker started from; 0: from the beginning."""
     pid: int
     rows: int
+    read_s: float
+    """Seconds from the start of the worker to its matrix."""
+    fit_s: float
+    """Seconds from there to this checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,10 @@ class Fit:
     resumed_from: int
     rows: int
     """Rows on the first worker."""
+    read_s: float
+    """Seconds that the first worker took to read them."""
+    fit_s: float
+    """Seconds that it took to fit."""
 
 
 def parameters(recipe: XGBoostRecipe, seed: int) -> dict[str, float | int | str]:
@@ -148,7 +157,7 @@ def fit(
     Raises ServiceFailed when more workers are lost than `max_failures`.
     """
     import xgboost
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.train.xgboost import XGBoostTrainer
 
@@ -169,6 +178,8 @@ def fit(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
         datasets={"train": train},
+        # one worker reads the blocks itself; a split would cost an actor
+        dataset_config=DataConfig(datasets_to_split=[] if recipe.workers == 1 else "all"),
     )
     try:
         with _environment(_POLL):
@@ -181,7 +192,14 @@ def fit(
         booster = xgboost.Booster(model_file=str(Path(folder) / CHECKPOINT_FILE))
         state = msgspec.json.decode((Path(folder) / WORKER_FILE).read_bytes(), type=WorkerState)
     shutil.rmtree(storage / run_name)
-    return Fit(booster=booster, rounds=state.rounds, resumed_from=state.resumed_from, rows=state.rows)
+    return Fit(
+        booster=booster,
+        rounds=state.rounds,
+        resumed_from=state.resumed_from,
+        rows=state.rows,
+        read_s=state.read_s,
+        fit_s=state.fit_s,
+    )
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -189,9 +207,12 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train
     import xgboost
 
+    clock = SystemClock()
+    started = clock.monotonic()
     shard = ray.train.get_dataset_shard("train")
     batches = shard.iter_batches(batch_size=None, batch_format="pyarrow")
     matrix, label = assemble(batches, config["features"], config["label"])
+    read = clock.monotonic()
     start = None
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
@@ -200,13 +221,15 @@ def train_worker(config: dict[str, Any]) -> None:
     done = 0 if start is None else start.num_boosted_rounds()
     if done >= config["rounds"]:
         return
-    callback = checkpoint_callback(
-        every=config["every"],
-        total=config["rounds"],
-        report=lambda rounds, booster: _report(
-            WorkerState(rounds=rounds, resumed_from=done, pid=os.getpid(), rows=len(label)), booster
-        ),
-    )
+
+    def report(rounds: int, booster: xgboost.Booster) -> None:
+        state = WorkerState(
+            rounds=rounds, resumed_from=done, pid=os.getpid(), rows=len(label), read_s=read - started,
+            fit_s=clock.monotonic() - read,
+        )  # fmt: skip
+        _report(state, booster)
+
+    callback = checkpoint_callback(every=config["every"], total=config["rounds"], report=report)
     boost(matrix, label, params=config["params"], rounds=config["rounds"], start=start, callbacks=[callback])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headway.cluster.local.process import python_command
 from headway.cluster.local.service import Context, answers_http, private_secret
 
-SECRET_FILE = "client.secret"
+SECRET_FILE = "client.secret"  # noqa: S105 - the name of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,7 @@ class IssuerService:
 
     def command(self, context: Context) -> Sequence[str]:
         """Run our server."""
-        return python_command(
-            "headway.cluster.local.servers.issuer", str(context.home), str(context.port("issuer"))
-        )
+        return python_command("headway.cluster.local.servers.issuer", str(context.home), str(context.port("issuer")))
 
     def environment(self, context: Context) -> Mapping[str, str]:  # noqa: ARG002 - the port's signature
         """Nothing to add."""

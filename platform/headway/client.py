@@ -1,0 +1,208 @@
+"""The client of application developers: decisions and outcomes over HTTP or a Ray handle, errors as Headway errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import msgspec
+
+from headway.core.errors import (
+    Conflict,
+    Forbidden,
+    HeadwayError,
+    InvalidValue,
+    Malformed,
+    PlatformError,
+    QuotaExceeded,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+
+Token = str | Callable[[], str]
+_TIMEOUT_S = 10.0
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """One answer."""
+
+    decision_id: str
+    score: float
+    label: str
+    arm: str
+    degraded: list[str] = []
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """The answers to the rows of one request, in their order."""
+
+    id: str
+    model_version: str
+    decisions: list[Decision]
+
+
+class OutcomeCounts(msgspec.Struct, frozen=True):
+    """What happened to posted outcomes."""
+
+    accepted: int
+    duplicate: int
+    unknown: int
+
+
+class Transport(Protocol):
+    """How a request travels."""
+
+    def send(self, method: str, path: str, body: bytes, *, token: str, key: str | None = None) -> tuple[int, bytes]:
+        """Return status and body; `path` is relative to the use case."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class HttpTransport:
+    """Keep-alive HTTP to `<url>/<use case>`."""
+
+    def __init__(self, url: str, use_case: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        import httpx
+
+        self._base = f"{url.rstrip('/')}/{use_case}"
+        self._unreachable = httpx.HTTPError
+        self._client = httpx.Client(timeout=timeout_s, trust_env=False)
+
+    def send(self, method: str, path: str, body: bytes, *, token: str, key: str | None = None) -> tuple[int, bytes]:
+        """Return status and body; Unavailable if nobody answers."""
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        if key is not None:
+            headers["idempotency-key"] = key
+        try:
+            answer = self._client.request(method, self._base + path, content=body, headers=headers)
+        except self._unreachable as error:
+            raise Unavailable(
+                f"{self._base} does not answer: {error}", retry_after_s=1.0, hint="headway status"
+            ) from error
+        return answer.status_code, answer.content
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+class Client:
+    """Decisions of one use case.
+
+    ```python
+    with Client("http://127.0.0.1:8000", "fraud", token=token) as client:
+        answer = client.decide([{"customer_id": 1, "terminal_id": 7, "amount": 12.5}])
+    ```
+    """
+
+    def __init__(self, url: str, use_case: str, *, token: Token, timeout_s: float = _TIMEOUT_S) -> None:
+        self._open(HttpTransport(url, use_case, timeout_s=timeout_s), use_case, token)
+
+    @classmethod
+    def from_ray(cls, use_case: str, *, token: Token, timeout_s: float = _TIMEOUT_S) -> Client:
+        """Return a client that calls replicas through a Ray handle; the process must be connected to the cluster."""
+        from headway.serving.handle import HandleTransport
+
+        client = cls.__new__(cls)
+        client._open(HandleTransport(use_case, timeout_s=timeout_s), use_case, token)
+        return client
+
+    def _open(self, transport: Transport, use_case: str, token: Token) -> None:
+        self._transport = transport
+        self._use_case = use_case
+        self._token = token
+
+    def decide(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        request_id: str | None = None,
+        as_of: str | int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Decisions:
+        """Return one decision per row.
+
+        `as_of` (RFC 3339 or UTC microseconds) needs the scope `replay:<use case>`. The same `idempotency_key` and rows
+        get the first answer again. Raises the Headway error that the service answered with.
+        """
+        body: dict[str, Any] = {"rows": [dict(row) for row in rows]}
+        if request_id is not None:
+            body["id"] = request_id
+        if as_of is not None:
+            body["as_of"] = as_of
+        content = self._send("POST", "/v1/decisions", msgspec.json.encode(body), idempotency_key)
+        return msgspec.json.decode(content, type=Decisions)
+
+    def outcomes(self, rows: Sequence[Mapping[str, Any]]) -> OutcomeCounts:
+        """Report what became of decisions: rows of decision_id, label, event_time and, in replays, known_time."""
+        body = msgspec.json.encode({"outcomes": [dict(row) for row in rows]})
+        return msgspec.json.decode(self._send("POST", "/v1/outcomes", body, None), type=OutcomeCounts)
+
+    def infer(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Send Open Inference Protocol tensors and return the decoded answer."""
+        body = msgspec.json.encode({"inputs": [dict(tensor) for tensor in inputs]})
+        answer: dict[str, Any] = msgspec.json.decode(
+            self._send("POST", f"/v2/models/{self._use_case}/infer", body, None)
+        )
+        return answer
+
+    def ready(self) -> bool:
+        """Say whether a model serves."""
+        status, _ = self._transport.send("GET", "/v2/health/ready", b"", token=self._bearer())
+        return status == 200
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _bearer(self) -> str:
+        return self._token() if callable(self._token) else self._token
+
+    def _send(self, method: str, path: str, body: bytes, key: str | None) -> bytes:
+        status, content = self._transport.send(method, path, body, token=self._bearer(), key=key)
+        if status != 200:
+            raise error_from(status, content)
+        return content
+
+
+class _Body(msgspec.Struct):
+    error: str = ""
+    code: str = "internal"
+    field: str | None = None
+
+
+def error_from(status: int, content: bytes) -> HeadwayError:
+    """Return the error of an answer that is no success."""
+    try:
+        body = msgspec.json.decode(content, type=_Body)
+    except msgspec.MsgspecError:
+        body = _Body(error=f"the service answered {status}: {content[:200].decode(errors='replace')}")
+    if status == 429:
+        return QuotaExceeded(body.error, retry_after_s=1.0)
+    if status == 503:
+        return Unavailable(body.error, retry_after_s=1.0)
+    kinds: dict[int, type[HeadwayError]] = {
+        400: Malformed,
+        401: Unauthenticated,
+        403: Forbidden,
+        409: Conflict,
+        413: TooLarge,
+    }
+    if status == 422:
+        return InvalidValue(body.field or "body", body.error, code=body.code)
+    return kinds.get(status, PlatformError)(body.error, field=body.field)

@@ -1,0 +1,126 @@
+"""Replays a stretch of a history as live traffic: events into the feature store, decisions over HTTP, then outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from headway.cluster.compose import Installation
+from headway.cluster.demo.plan import Chunk, due_outcomes, request_bodies
+from headway.cluster.demo.traffic import TrafficClient, TrafficResult
+from headway.cluster.deploy import base_url
+from headway.cluster.history import ingest_tables
+from headway.cluster.tokens import TokenSource
+from headway.core.progress import Stage
+from headway.core.types import Principal
+from headway.features.history import History
+
+_OUTCOMES_PER_POST = 500
+
+
+@dataclass
+class Replayed:
+    """What a replay sent and got."""
+
+    traffic: TrafficResult = field(default_factory=TrafficResult)
+    served: dict[Any, str] = field(default_factory=dict)
+    """Event id → decision id."""
+    labels: dict[str, int] = field(default_factory=dict)
+    """Decision id → label, of the outcomes posted."""
+    versions: dict[str, int] = field(default_factory=dict)
+    """Model version → decisions."""
+    degraded: int = 0
+    """Decisions that named something degraded."""
+    stale: int = 0
+    until: int = 0
+    """Replayed up to, UTC microseconds."""
+
+    def take(self, ids: list[Any], result: TrafficResult) -> None:
+        """Add a chunk's answers."""
+        self.traffic.extend(result)
+        for event, answer in zip(ids, result.answers, strict=True):
+            if answer is None:
+                continue
+            (decision,) = answer["decisions"]
+            self.served[event] = decision["decision_id"]
+            self.versions[answer["model_version"]] = self.versions.get(answer["model_version"], 0) + 1
+            self.degraded += bool(decision["degraded"])
+            self.stale += any(note.startswith("stale:") for note in decision["degraded"])
+
+
+class Replayer:
+    """Sends one use case's chunks; events of the next chunk are ingested while a chunk's requests are sent."""
+
+    def __init__(
+        self, at: Installation, history: History, tables: Mapping[str, pa.Table], *, batch: str, ingester: Principal
+    ) -> None:
+        self._at = at
+        self._history = history
+        self._tables = tables
+        self._batch = batch
+        self._ingester = ingester
+        use_case = history.use_case
+        scopes = [f"{verb}:{use_case}" for verb in ("decide", "outcomes", "replay")]
+        purpose = at.contract(use_case).contract.privacy.purposes[0]
+        self._token = TokenSource(at.settings, sub="demo-client", scopes=scopes, purpose=purpose)
+        self._posted: set[str] = set()
+
+    def client(self) -> TrafficClient:
+        """Return a client of the use case's application."""
+        return TrafficClient(f"{base_url(self._at)}/{self._history.use_case}", self._token)
+
+    def ingest(self, chunk: Chunk) -> None:
+        """Bring a chunk's events into the lake and the online store."""
+        if chunk.events:
+            ingest_tables(
+                self._at,
+                self._history,
+                chunk.events,
+                batch=f"{self._batch}-{chunk.until}",
+                watermark=chunk.until,
+                principal=self._ingester,
+            )
+
+    def run(self, chunks: Iterable[Chunk], rate: float, stage: Stage, into: Replayed) -> None:
+        """Replay the chunks at `rate` requests per second."""
+        asyncio.run(self._run(list(chunks), rate, stage, into))
+
+    async def _run(self, chunks: list[Chunk], rate: float, stage: Stage, into: Replayed) -> None:
+        service = self._at.service(self._history.use_case)
+        total = sum(chunk.requests.num_rows for chunk in chunks)
+        loop = asyncio.get_running_loop()
+        sent = 0
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest") as pool:
+            pending = [loop.run_in_executor(pool, self.ingest, chunk) for chunk in chunks[:1]]
+            async with self.client() as client:
+                for index, chunk in enumerate(chunks):
+                    await pending[index]
+                    if index + 1 < len(chunks):
+                        pending.append(loop.run_in_executor(pool, self.ingest, chunks[index + 1]))
+                    bodies = request_bodies(service, chunk.requests)
+                    before = sent
+
+                    def drawn(done: int, before: int = before) -> None:
+                        stage.advance(before + done, total)
+
+                    result = await client.replay("/v1/decisions", bodies, rate, on_done=drawn)
+                    into.take(chunk.requests[self._history.requests.id].to_pylist(), result)
+                    into.until = chunk.until
+                    sent += len(bodies)
+                    await self._post_outcomes(client, into)
+
+    async def _post_outcomes(self, client: TrafficClient, into: Replayed) -> None:
+        waiting = {event: decision for event, decision in into.served.items() if decision not in self._posted}
+        due = due_outcomes(self._history, self._tables, waiting, into.until)
+        for begin in range(0, len(due), _OUTCOMES_PER_POST):
+            part = due[begin : begin + _OUTCOMES_PER_POST]
+            answer = await client.post("/v1/outcomes", {"outcomes": part})
+            if answer["accepted"] != len(part):
+                into.traffic.errors.append(f"outcomes: {answer} of {len(part)}")
+            self._posted.update(item["decision_id"] for item in part)
+            into.labels.update({item["decision_id"]: int(item["label"]) for item in part})

@@ -1,0 +1,49 @@
+"""What lies in the lake: tables, their newest snapshots, rows, files and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headway.core.settings import Settings
+from headway.core.times import format_time
+from headway.core.types import Principal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableStatus:
+    """One table, as its newest snapshot counts it."""
+
+    table: str
+    rows: int
+    files: int
+    mebibytes: float
+    snapshots: int
+    snapshot_id: int | None
+    committed: str
+    """RFC 3339; empty without a snapshot."""
+
+
+def lake_status(settings: Settings, principal: Principal) -> list[TableStatus]:
+    """Return every table by name; needs `data:read`, though no row is read."""
+    from headway.features.lake import Location, open_catalog
+
+    principal.require("data", "read")
+    catalog = open_catalog(Location.of(settings))
+    found = []
+    for namespace in catalog.list_namespaces():
+        for name in catalog.list_tables(namespace):
+            table = catalog.load_table(name)
+            snapshot = table.current_snapshot()
+            counts = dict(snapshot.summary.additional_properties) if snapshot and snapshot.summary else {}
+            found.append(
+                TableStatus(
+                    table=".".join(name),
+                    rows=int(counts.get("total-records", 0)),
+                    files=int(counts.get("total-data-files", 0)),
+                    mebibytes=round(int(counts.get("total-files-size", 0)) / 2**20, 1),
+                    snapshots=len(table.metadata.snapshots),
+                    snapshot_id=snapshot.snapshot_id if snapshot else None,
+                    committed=format_time(snapshot.timestamp_ms * 1_000) if snapshot else "",
+                )
+            )
+    return sorted(found, key=lambda item: item.table)

@@ -1,0 +1,206 @@
+"""Definitions in a Feast registry: the catalogue that people and tools browse, with the hash that models are bound to.
+
+Only the registry file is used. Feast is imported inside the functions, because it takes seconds; replicas never do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headway.core.canonical import canonical
+from headway.core.errors import AccessError, CorruptState, DefinitionError
+from headway.core.settings import Settings
+from headway.core.types import Principal
+from headway.features.definitions import FeatureService, WindowView
+from headway.features.lake import Location
+from headway.governance.audit_event import AuditSink
+
+if TYPE_CHECKING:
+    import feast
+
+PROJECT = "headway"
+SHA256 = "headway_sha256"
+DEFINITION = "headway_definition"
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """A feature service as the registry holds it."""
+
+    name: str
+    sha256: str
+    """Hash of the definition."""
+    features: list[str]
+    """Model input in order."""
+    views: list[str]
+    entities: list[str]
+    description: str = ""
+
+
+def registry_path(settings: Settings) -> Path:
+    """Return the registry file."""
+    return settings.home / "feast" / "registry.db"
+
+
+def apply(
+    services: Sequence[FeatureService], settings: Settings, principal: Principal, audit: AuditSink
+) -> list[Applied]:
+    """Write services with their entities and views, and return what the registry holds then.
+
+    Needs the scope `features:write`. A service of the same name with another definition is replaced; the audit event
+    carries both hashes. One that is there already is left alone.
+
+    Raises:
+        Forbidden: Without the scope; recorded.
+        DefinitionError: Where two services mean different views by one name.
+    """
+    _unambiguous(services)
+    try:
+        principal.require("features", "write")
+    except AccessError:
+        for service in services:
+            _record(audit, principal, service.name, "features.apply", "denied", ())
+        raise
+    known = {entry.name: entry.sha256 for entry in applied(settings)}
+    changed = [service for service in services if known.get(service.name) != service.sha256()]
+    if changed:
+        _write(changed, settings)
+    for service in changed:
+        old = known.get(service.name)
+        action = "features.apply" if old is None else "features.replace"
+        refs = (service.sha256(),) if old is None else (service.sha256(), old)
+        _record(audit, principal, service.name, action, "done", refs)
+    return applied(settings)
+
+
+def applied(settings: Settings) -> list[Applied]:
+    """Return the services in the registry, by name; CorruptState if its file cannot be read."""
+    if not registry_path(settings).exists():
+        return []
+    found = []
+    for service in _read(settings):
+        try:
+            definition = json.loads(service.tags[DEFINITION])
+            views = [view["name"] for view in definition["views"]]
+            entities = list(dict.fromkeys(view["entity"] for view in definition["views"]))
+            entry = Applied(
+                name=service.name,
+                sha256=service.tags[SHA256],
+                features=definition["features"],
+                views=views,
+                entities=entities,
+                description=service.description,
+            )
+        except (KeyError, TypeError, ValueError):
+            continue  # a service that another tool put there
+        found.append(entry)
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _read(settings: Settings) -> list[feast.FeatureService]:
+    from google.protobuf.message import DecodeError
+
+    try:
+        services: list[feast.FeatureService] = _registry(settings).list_feature_services(PROJECT)
+    except DecodeError:
+        raise CorruptState(
+            f"{registry_path(settings)} is not a Feast registry",
+            hint="move the file away and run: headway features apply",
+        ) from None
+    return services
+
+
+def _write(services: Sequence[FeatureService], settings: Settings) -> None:
+    import feast
+
+    registry_path(settings).parent.mkdir(parents=True, exist_ok=True)
+    registry = _registry(settings)
+    for service in services:
+        for entity in service.entities:
+            kind = feast.ValueType.STRING if entity.dtype == "string" else feast.ValueType.INT64
+            registry.apply_entity(
+                feast.Entity(name=entity.name, join_keys=[entity.key], value_type=kind, description=entity.description),
+                PROJECT,
+                commit=False,
+            )
+        views = [_view(view, settings) for view in service.views]
+        for view in views:
+            registry.apply_feature_view(view, PROJECT, commit=False)
+        tags = {SHA256: service.sha256(), DEFINITION: canonical(service.describe()).decode()}
+        registry.apply_feature_service(
+            feast.FeatureService(name=service.name, features=views, tags=tags, description=service.description),
+            PROJECT,
+            commit=False,
+        )
+    registry.commit()
+
+
+def _view(view: WindowView, settings: Settings) -> Any:
+    import feast
+    from feast.types import Float32, Int64, String
+
+    key_type = String if view.entity.dtype == "string" else Int64
+    kind = feast.ValueType.STRING if view.entity.dtype == "string" else feast.ValueType.INT64
+    warehouse = Location.of(settings).warehouse
+    batch = feast.FileSource(
+        name=view.source.name,
+        path=f"{warehouse}/{view.source.table.replace('.', '/')}",
+        timestamp_field="event_time",
+        created_timestamp_column="known_time",
+        owner=view.source.owner,
+        description=view.source.description,
+    )
+    return feast.FeatureView(
+        name=view.name,
+        entities=[feast.Entity(name=view.entity.name, join_keys=[view.entity.key], value_type=kind)],
+        ttl=timedelta(microseconds=view.horizon or 0),
+        schema=[
+            feast.Field(name=view.entity.key, dtype=key_type),
+            *(feast.Field(name=name, dtype=Float32) for name in view.features),
+        ],
+        source=feast.PushSource(name=f"{view.name}_events", batch_source=batch),
+        owner=view.owner,
+        description=view.description,
+        tags={"engine": "headway"},
+    )
+
+
+def _registry(settings: Settings) -> Any:
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    path = registry_path(settings)
+    return Registry(PROJECT, RegistryConfig(path=str(path), cache_ttl_seconds=0), path.parent)
+
+
+def _unambiguous(services: Sequence[FeatureService]) -> None:
+    seen: dict[str, tuple[str, bytes]] = {}
+    for service in services:
+        for view in service.describe()["views"]:
+            text = canonical(view)
+            owner, other = seen.setdefault(view["name"], (service.name, text))
+            if other != text:
+                raise DefinitionError(
+                    f"{owner} and {service.name} mean different things by it",
+                    field=f"view {view['name']}",
+                    expected="one definition per name",
+                )
+
+
+def _record(
+    audit: AuditSink, principal: Principal, name: str, action: str, outcome: str, refs: tuple[str, ...]
+) -> None:
+    audit.append(
+        actor=principal.sub,
+        kind=principal.kind,
+        action=action,
+        resource=name,
+        purpose=principal.purpose,
+        outcome=outcome,
+        refs=refs,
+    )

@@ -1,0 +1,48 @@
+"""A platform of two light services, so that the life cycle is tested in seconds; one test starts the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headway.cluster.local import lifecycle, starting, status
+from headway.cluster.local.service import Context, Service
+from headway.cluster.local.services.redis import RedisService
+from headway.core.settings import Settings, load_settings
+
+ROOT_OF_TESTS = Path(__file__).resolve().parents[3]
+
+
+class NoIngress:
+    """In place of Serve: always there."""
+
+    start_timeout_s = 1.0
+
+    def healthy(self, context: Context) -> bool:
+        return True
+
+
+def light_services() -> tuple[Service, ...]:
+    return (RedisService(name="redis-features", durable=False), RedisService(name="redis-control", durable=True))
+
+
+def use_light_services(patch: pytest.MonkeyPatch) -> None:
+    for module in (lifecycle, starting, status):
+        patch.setattr(module, "services", light_services)
+    for module in (starting, status):
+        patch.setattr(module, "ServeIngress", NoIngress)
+
+
+@pytest.fixture
+def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of a home whose platform is two Redis servers; stopped at the end whatever happened."""
+    use_light_services(monkeypatch)
+    project = tmp_path / "project"
+    project.mkdir()
+    settings = load_settings(home=tmp_path / "home", project=project)
+    try:
+        yield settings
+    finally:
+        lifecycle.down(settings, force=True)

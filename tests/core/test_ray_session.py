@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from headway.core.errors import ServiceFailed
+from headway.core.platform_state import BLOCK_SIZE, BLOCK_WORKERS, PORT_NAMES, PlatformState
+from headway.core.ray_session import connect, driver_env, session_env, token_path
+from headway.core.settings import Settings
+
+PORTS = {name: 20_000 + index for index, name in enumerate(PORT_NAMES)}
+
+
+@pytest.fixture
+def state(settings: Settings) -> PlatformState:
+    settings.home.mkdir(parents=True)
+    return PlatformState(home=str(settings.home), ports=PORTS, ray_temp="/run/hw/abc")
+
+
+def test_every_serve_name_exists_in_the_installed_serve(settings: Settings, state: PlatformState) -> None:
+    from ray.serve._private import constants
+
+    source = inspect.getsource(constants)
+    names = [name for name in session_env(settings, state) if name.startswith("RAY_SERVE_")]
+    assert len(names) > 10
+    assert [name for name in names if f'"{name}"' not in source] == []
+
+
+def test_replicas_listen_inside_the_homes_own_block(settings: Settings, state: PlatformState) -> None:
+    environment = session_env(settings, state)
+    first = PORTS["block"]
+    for kind in ("HTTP", "GRPC"):
+        low = int(environment[f"RAY_SERVE_DIRECT_INGRESS_MIN_{kind}_PORT"])
+        high = int(environment[f"RAY_SERVE_DIRECT_INGRESS_MAX_{kind}_PORT"])
+        assert first + BLOCK_WORKERS <= low < high < first + BLOCK_SIZE
+
+
+def test_haproxy_sockets_fit_into_a_unix_address(settings: Settings, state: PlatformState) -> None:
+    socket = Path(session_env(settings, state)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    longest = socket.parent.as_posix().replace("/run/hw/abc", "/tmp/hw-4294967295/01234567")
+    assert len(f"{longest}/{'f' * 56}/{socket.name}.4194304.tmp") <= 107
+
+
+def test_workers_find_definitions_and_state(
+    settings: Settings, state: PlatformState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/other")
+    environment = session_env(settings, state)
+    assert environment["PYTHONPATH"].split(":") == [str(settings.project), "/other"]
+    assert environment["HEADWAY_HOME"] == str(settings.home)
+    assert environment["HEADWAY_PROJECT"] == str(settings.project)
+    assert environment["RAY_AUTH_TOKEN_PATH"] == str(token_path(settings.home))
+
+
+def test_drivers_and_head_agree(settings: Settings, state: PlatformState) -> None:
+    assert driver_env(settings, state).items() <= session_env(settings, state).items()
+
+
+def test_connecting_without_a_platform_says_to_start_one(settings: Settings) -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("this run's Ray session is already connected")
+    with pytest.raises(ServiceFailed, match="not up"):
+        connect(settings)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headway.core.clock import ManualClock
+from headway.core.errors import CorruptState, DefinitionError, Forbidden
+from headway.core.settings import Settings
+from headway.core.types import Principal
+from headway.features.catalogue import applied, apply, registry_path
+from headway.features.definitions import FeatureService
+from headway.governance.audit_event import MemoryAudit
+from tests.features.oracle import a_view, endless_view
+from tests.features.test_historical import SERVICE
+
+pytestmark = pytest.mark.slow
+WRITER = Principal(sub="w", kind="ci", scopes=frozenset({"features:write"}), purpose="testing", expires=2**60)
+
+
+def test_services_are_read_back_and_replaced(tmp_path: Path, clock: ManualClock, analyst: Principal) -> None:
+    settings, audit = Settings(home=tmp_path), MemoryAudit(clock)
+    assert applied(settings) == []
+    other = FeatureService(name="other", views=(endless_view(30),), request={})
+    found = apply([SERVICE, other], settings, WRITER, audit)
+    assert [entry.name for entry in found] == ["both", "other"]
+    assert found[0].sha256 == SERVICE.sha256()
+    assert found[0].features == list(SERVICE.features)
+    assert found[0].views == ["activity", "ever", "by_shop"]
+    assert found[0].entities == ["card", "shop"]
+    apply([SERVICE], settings, WRITER, audit)
+    changed = FeatureService(name="both", views=(a_view(7),), request={})
+    assert apply([changed], settings, WRITER, audit)[0].sha256 == changed.sha256()
+    with pytest.raises(Forbidden):
+        apply([SERVICE], settings, analyst, audit)
+    events = [(e.action, e.resource, e.outcome) for e in audit.events]
+    assert events == [
+        ("features.apply", "both", "done"),
+        ("features.apply", "other", "done"),
+        ("features.replace", "both", "done"),
+        ("features.apply", "both", "denied"),
+    ]
+    assert audit.events[2].refs == (changed.sha256(), SERVICE.sha256())
+
+
+def test_feast_itself_reads_the_registry(tmp_path: Path, clock: ManualClock) -> None:
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    settings = Settings(home=tmp_path)
+    apply([SERVICE], settings, WRITER, MemoryAudit(clock))
+    registry = Registry("headway", RegistryConfig(path=str(registry_path(settings))), None)
+    view = registry.get_feature_view("activity", "headway")
+    assert [field.name for field in view.features] == list(a_view().features)
+    assert view.join_keys == ["card"]
+
+
+def test_one_name_means_one_view(tmp_path: Path, clock: ManualClock) -> None:
+    clash = FeatureService(name="clash", views=(a_view(7),), request={})
+    with pytest.raises(DefinitionError, match="activity"):
+        apply([SERVICE, clash], Settings(home=tmp_path), WRITER, MemoryAudit(clock))
+
+
+def test_a_broken_registry_is_kept_and_reported(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    registry_path(settings).parent.mkdir()
+    registry_path(settings).write_bytes(b"\xff\xffnonsense")
+    with pytest.raises(CorruptState, match="features apply"):
+        applied(settings)
+    assert registry_path(settings).read_bytes() == b"\xff\xffnonsense"

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headway.core.clock import ManualClock
+from headway.core.errors import Conflict, Forbidden, InvalidValue, NotFound, NotSigned, PlatformError, Unauthenticated
+from headway.core.settings import Settings, load_settings
+from headway.core.types import Principal
+from headway.governance.audit import MemoryAudit
+from headway.governance.keys import MODEL_SIGN, signer_for
+from headway.governance.registry import RegisteredVersion, Registry, registry_from
+from headway.governance.signing import TrustRoot
+from headway.governance.statement import sign_version, verify_version
+from tests.governance.conftest import NOW
+
+pytestmark = [
+    pytest.mark.slow,
+    # MLflow's own, at import and when it makes its database
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+Person = Callable[..., Principal]
+VALUES: dict[str, Any] = {"metrics": {"roc_auc": 0.9}, "params": {"rounds": 50}, "tags": {"use_case": "fraud"}}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One database for the module: making it takes seconds; each test uses a model of its own."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def registry(stored: Path, audit: MemoryAudit, clock: ManualClock) -> Registry:
+    return Registry(f"sqlite:///{stored}/mlflow.db", audit, clock, artifacts=stored / "artifacts")
+
+
+@pytest.fixture
+def writer(person: Person) -> Principal:
+    return person("registry:read", "registry:write")
+
+
+@pytest.fixture
+def registered(
+    registry: Registry, version: Path, fields: dict[str, Any], settings: Settings, writer: Principal
+) -> Callable[[str], RegisteredVersion]:
+    def make(name: str) -> RegisteredVersion:
+        def sign(run_id: str, number: str) -> None:
+            named = {**fields, "name": name, "version": number, "run_id": run_id}
+            sign_version(version, named, signer_for(settings, MODEL_SIGN))
+
+        return registry.register(name, version, principal=writer, sign=sign, **VALUES)
+
+    return make
+
+
+def test_a_registered_version_verifies_and_is_found_by_alias(
+    registry: Registry,
+    registered: Callable[[str], RegisteredVersion],
+    writer: Principal,
+    trust: TrustRoot,
+    clock: ManualClock,
+    audit: MemoryAudit,
+) -> None:
+    first, second = registered("found"), registered("found")
+    assert (first.version, second.version) == ("1", "2")
+    statement = verify_version(
+        second.path, trust, name="found", version="2", clock=clock, statement_sha256=second.statement_sha256
+    )
+    assert statement.run_id == second.run_id
+    registry.alias("found", "champion", "1", writer)
+    registry.alias("found", "challenger", "2", writer)
+    assert registry.resolve("found", "@champion", writer).path == first.path
+    registry.alias("found", "champion", "2", writer)
+    assert registry.resolve("found", "champion", writer).aliases == ("challenger", "champion")
+    assert registry.resolve("found", "1", writer).environment == "staging"
+    registry.move("found", "1", "production", writer)
+    assert registry.resolve("found", "1", writer).environment == "production"
+    listed = registry.versions("found", writer)
+    assert [(item.version, item.state) for item in listed] == [("2", "ready"), ("1", "ready")]
+    actions = [event.action for event in audit.events]
+    assert actions[:4] == ["registry.reserve", "registry.finish", "registry.reserve", "registry.finish"]
+    finished = next(event for event in audit.events if event.action == "registry.finish")
+    assert finished.refs == (first.statement_sha256,)
+    assert finished.resource == "model:found/1"
+
+
+def test_a_version_that_failed_stays_visible_and_serves_nobody(
+    registry: Registry, version: Path, writer: Principal
+) -> None:
+    with pytest.raises(NotSigned):
+        registry.register("failed", version, principal=writer, sign=lambda run_id, number: None, **VALUES)
+    (found,) = registry.versions("failed", writer)
+    assert found.state == "failed"
+    _, gated = registry.reserve("failed", writer)
+    registry.abandon("failed", gated, writer, metrics={"roc_auc": 0.4})
+    assert [item.state for item in registry.versions("failed", writer)] == ["failed", "failed"]
+    for refused in (
+        lambda: registry.alias("failed", "champion", "1", writer),
+        lambda: registry.move("failed", "1", "production", writer),
+        lambda: registry.resolve("failed", "1", writer),
+        lambda: registry.abandon("failed", "1", writer),
+    ):
+        with pytest.raises(Conflict):
+            refused()
+
+
+def test_a_version_is_filled_once(
+    registry: Registry, registered: Callable[[str], RegisteredVersion], version: Path, writer: Principal
+) -> None:
+    registered("once")
+    with pytest.raises(Conflict, match="never filled twice"):
+        registry.finish("once", "1", version, principal=writer, **VALUES)
+
+
+def test_what_does_not_exist_is_not_found(
+    registry: Registry, registered: Callable[[str], RegisteredVersion], writer: Principal
+) -> None:
+    registered("exists")
+    for name, wanted in (("exists", "7"), ("exists", "champion"), ("absent", "1"), ("absent", "champion")):
+        with pytest.raises(NotFound):
+            registry.resolve(name, wanted, writer)
+    with pytest.raises(NotFound):
+        registry.alias("exists", "champion", "7", writer)
+    assert registry.versions("absent", writer) == []
+
+
+def test_rights_are_asked_first_and_refusals_are_audited(
+    registry: Registry, person: Person, audit: MemoryAudit, writer: Principal
+) -> None:
+    reader = person("registry:read")
+    with pytest.raises(Forbidden, match="registry:write"):
+        registry.reserve("rights", reader)
+    with pytest.raises(Forbidden, match="registry:write"):
+        registry.alias("rights", "champion", "1", reader)
+    with pytest.raises(Forbidden, match="registry:read"):
+        registry.resolve("rights", "1", person())
+    assert [event.outcome for event in audit.events] == ["denied"] * 3
+    with pytest.raises(Unauthenticated):
+        registry.reserve("rights", person("registry:write", expires=NOW))
+    assert registry.versions("rights", writer) == []
+
+
+def test_names_aliases_and_environments_are_checked(registry: Registry, writer: Principal) -> None:
+    for name in ("", "A", "a/b", "x' OR name != '"):
+        with pytest.raises(InvalidValue):
+            registry.versions(name, writer)
+    with pytest.raises(InvalidValue, match="alias"):
+        registry.alias("checked", "best", "1", writer)
+    with pytest.raises(InvalidValue, match="environment"):
+        registry.move("checked", "1", "test", writer)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow as the platform runs it: one process, artefacts behind HTTP."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
+        "_MLFLOW_SERVER_REGISTRY_STORE": f"sqlite:///{folder}/mlflow.db",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (folder / "artifacts").as_uri(),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": os.urandom(16).hex(),
+    }
+    application = ["uvicorn", "mlflow.server.fastapi_app:app", "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *application, "--log-level", "warning"],
+            env=environment, stdout=log, stderr=log, cwd=folder,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            try:
+                if httpx.get(f"{url}/api/2.0/mlflow/experiments/search?max_results=1", timeout=30).is_success:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.3)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_served_registry_fetches_files_that_verify(
+    server: str,
+    settings: Settings,
+    version: Path,
+    fields: dict[str, Any],
+    writer: Principal,
+    trust: TrustRoot,
+    clock: ManualClock,
+    audit: MemoryAudit,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    registry = registry_from(load_settings(home=settings.home, mlflow_uri=server), audit, clock)
+
+    def sign(run_id: str, number: str) -> None:
+        sign_version(version, {**fields, "version": number, "run_id": run_id}, signer_for(settings, MODEL_SIGN))
+
+    found = registry.register("fraud", version, principal=writer, sign=sign, **VALUES)
+    assert found.path == settings.home / "models" / "fraud" / "1"
+    verify_version(found.path, trust, name="fraud", version="1", clock=clock)
+    registry.alias("fraud", "champion", "1", writer)
+    assert registry.resolve("fraud", "champion", writer).path == found.path
+    with pytest.raises(NotFound):
+        registry.resolve("fraud", "previous", writer)
+    with pytest.raises(NotFound):
+        registry.resolve("churn", "1", writer)
+    with pytest.raises(PlatformError, match="no folder"):
+        Registry(server, audit, clock).resolve("fraud", "champion", writer)
+    assert capsys.readouterr() == ("", "")

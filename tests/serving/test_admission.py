@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.core.clock import ManualClock
+from headway.core.errors import QuotaExceeded, TooLarge, Unavailable
+from headway.serving.admission import Admission, AdmissionLimits, Gcra, RateMeter, Verdict
+
+
+def limits(**changes: float | bool) -> AdmissionLimits:
+    values: dict[str, float | bool] = {
+        "rate": 1e6, "burst": 1e6, "ceiling": 100.0, "deadline_s": 0.05, "max_queued_rows": 500, "shed": True,
+    }  # fmt: skip
+    return AdmissionLimits(**{**values, **changes})  # type: ignore[arg-type]  # mixed values by name
+
+
+@given(
+    rate=st.floats(1, 100),
+    burst=st.integers(1, 50),
+    takes=st.lists(st.tuples(st.floats(0, 2), st.integers(1, 10)), max_size=60),
+)
+def test_gcra_never_lets_more_through_than_burst_plus_rate(
+    rate: float, burst: int, takes: list[tuple[float, int]]
+) -> None:
+    gcra, now, admitted = Gcra(rate=rate, burst=burst), 0.0, []
+    for wait, cost in takes:
+        now += wait
+        if not gcra.take("a", cost, now):
+            admitted.append((now, cost))
+    for start in range(len(admitted)):
+        total = 0
+        for at, cost in admitted[start:]:
+            total += cost
+            assert total <= burst + rate * (at - admitted[start][0]) + 1e-6
+
+
+def test_gcra_says_when_it_fits_and_a_refusal_costs_nothing() -> None:
+    gcra = Gcra(rate=10, burst=5)
+    assert gcra.take("a", 5, 0.0) == 0
+    wait = gcra.take("a", 2, 0.0)
+    assert wait == pytest.approx(0.2)
+    assert gcra.take("a", 2, 0.1) == pytest.approx(0.1)
+    assert gcra.take("a", 2, 0.2) == 0
+    assert gcra.take("b", 5, 0.0) == 0
+
+
+def test_forgetting_clients_is_bounded() -> None:
+    gcra = Gcra(rate=1, burst=1, clients=3)
+    for index in range(10):
+        assert gcra.take(str(index), 1, 0.0) == 0
+    assert gcra.take("9", 1, 0.0) > 0
+
+
+def test_lateness_is_shed_only_above_the_ceiling() -> None:
+    clock = ManualClock(0)
+    admission = Admission(limits(), clock)
+    assert admission.admit("a", 50, queued_rows=10, wait_s=1.0) is Verdict.SCORE
+    with pytest.raises(Unavailable) as caught:
+        admission.admit("a", 60, queued_rows=10, wait_s=1.0)
+    assert caught.value.retry_after_s >= 1
+    clock.advance(3_000_000)
+    assert admission.admit("a", 50, queued_rows=10, wait_s=1.0) is Verdict.SCORE
+
+
+def test_the_queue_is_bounded_even_below_the_ceiling_and_priority_has_more_room() -> None:
+    admission = Admission(limits(), ManualClock())
+    with pytest.raises(Unavailable):
+        admission.admit("a", 10, queued_rows=495, wait_s=0.0)
+    assert admission.admit("a", 10, queued_rows=495, wait_s=0.0, priority=True) is Verdict.SCORE
+
+
+def test_beyond_fallback_answers_by_rules() -> None:
+    admission = Admission(limits(shed=False), ManualClock())
+    assert admission.admit("a", 10, queued_rows=495, wait_s=0.0) is Verdict.FALLBACK
+
+
+def test_more_rows_than_the_burst_can_never_fit() -> None:
+    with pytest.raises(TooLarge):
+        Admission(limits(burst=5.0), ManualClock()).admit("a", 6, queued_rows=0, wait_s=0.0)
+
+
+def test_quota_is_per_client() -> None:
+    admission = Admission(limits(rate=1.0, burst=2.0), ManualClock())
+    admission.admit("a", 2, queued_rows=0, wait_s=0)
+    with pytest.raises(QuotaExceeded):
+        admission.admit("a", 1, queued_rows=0, wait_s=0)
+    assert admission.admit("b", 2, queued_rows=0, wait_s=0) is Verdict.SCORE
+
+
+def test_the_rate_fades_over_a_second() -> None:
+    meter = RateMeter()
+    assert meter.add(10, 5.0) == 10
+    assert meter.add(10, 5.9) == 20
+    assert meter.add(0, 6.5) == pytest.approx(10)
+    assert meter.add(0, 9.0) == 0

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from headway.serving import hook
+from tests.serving.helpers import run
+
+
+async def _receive() -> dict[str, Any]:
+    return {"type": "http.request"}
+
+
+async def _send(message: Any) -> None:
+    raise AssertionError(f"unexpected {message}")
+
+
+def _app(name: str, seen: list[tuple[str, str]]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((name, scope.get("root_path", "")))
+
+    return app
+
+
+def test_registered_prefixes_are_answered_and_the_rest_passes_on() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def work() -> None:
+        hot = hook.HotPath(_app("serve", seen))
+        hook.register("/toy", _app("ours", seen), asyncio.get_running_loop())
+        try:
+            for path in ("/toy/v1/decisions", "/toy", "/toyota/v1", "/-/healthz", "/other/toy"):
+                await hot({"type": "http", "path": path}, _receive, _send)
+            await hot({"type": "lifespan", "path": "/toy"}, _receive, _send)
+        finally:
+            hook.unregister("/toy")
+        await hot({"type": "http", "path": "/toy/v1"}, _receive, _send)
+
+    run(work())
+    assert seen == [("ours", "/toy"), ("ours", "/toy"), *[("serve", "")] * 5]
+
+
+def test_another_loop_is_not_ours() -> None:
+    seen: list[tuple[str, str]] = []
+    other = asyncio.new_event_loop()
+    hook.register("/toy", _app("ours", seen), other)
+    try:
+        run(hook.HotPath(_app("serve", seen))({"type": "http", "path": "/toy/v1"}, _receive, _send))
+    finally:
+        hook.unregister("/toy")
+        other.close()
+    assert seen == [("serve", "")]
+
+
+def test_serve_accepts_what_the_import_path_names() -> None:
+    from starlette.middleware import Middleware
+
+    module, _, name = hook.IMPORT_PATH.partition(":")
+    assert module == hook.__name__
+    assert all(isinstance(item, Middleware) for item in getattr(hook, name)())

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from headway.core.errors import Unavailable
+from headway.serving.spool import Spool, drain, read_prefix
+
+SCHEMA = pa.schema([pa.field("n", pa.int64())])
+
+
+def build(items: list[list[int]]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([n for item in items for n in item], pa.int64())], schema=SCHEMA)
+
+
+class Lake:
+    def __init__(self) -> None:
+        self.batches: dict[str, pa.Table] = {}
+        self.calls = 0
+
+    def append(self, table: str, data: pa.Table, batch_id: str) -> str:
+        self.calls += 1
+        self.batches.setdefault(batch_id, data)
+        return table
+
+    def values(self) -> list[int]:
+        return sorted(n for data in self.batches.values() for n in data["n"].to_pylist())
+
+
+def until(condition: object, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]  # a lambda
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.01)
+
+
+def test_rows_are_durable_within_the_group_time_and_drained_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", "w", SCHEMA, build, durable=True)
+    spool.add([1, 2], 2)
+    until(lambda: spool.written == 2)
+    [path] = (tmp_path / "s").glob("*.open")
+    found = read_prefix(path)
+    assert found is not None
+    assert found["n"].to_pylist() == [1, 2]
+    lake = Lake()
+    assert drain(tmp_path / "s", "t", lake) == 0, "the file of a living writer is left alone"
+    spool.add([3], 1)
+    spool.close()
+    assert drain(tmp_path / "s", "t", lake) == 3
+    assert drain(tmp_path / "s", "t", lake) == 0
+    assert lake.values() == [1, 2, 3]
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_a_drain_that_died_before_removing_commits_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", "w", SCHEMA, build, durable=True)
+    spool.add([1], 1)
+    spool.close()
+    [path] = (tmp_path / "s").glob("*.arrows")
+    kept = path.read_bytes()
+    lake = Lake()
+    drain(tmp_path / "s", "t", lake)
+    path.write_bytes(kept)
+    drain(tmp_path / "s", "t", lake)
+    assert lake.calls == 2
+    assert lake.values() == [1]
+
+
+def test_files_roll_by_time(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s", "w", SCHEMA, build, durable=True, roll_s=0.05)
+    spool.add([1], 1)
+    until(lambda: list((tmp_path / "s").glob("*.arrows")))
+    spool.add([2], 1)
+    spool.close()
+    assert len(list((tmp_path / "s").glob("*.arrows"))) == 2
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from tests.serving.test_spool import SCHEMA, build
+from headway.serving.spool import Spool
+spool = Spool(Path(sys.argv[1]), "w", SCHEMA, build, durable=True)
+for n in range(100_000):
+    spool.add([n], 1)
+    if n % 50 == 0:
+        time.sleep(0.001)
+        print(spool.written, flush=True)
+"""
+
+
+def test_after_a_kill_every_synchronised_row_is_drained(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "s")], stdout=subprocess.PIPE, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = 0
+    for line in process.stdout:
+        said = int(line)
+        if said > 200:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    lake = Lake()
+    rows = drain(tmp_path / "s", "t", lake)
+    assert rows >= said
+    assert lake.values() == list(range(rows))
+
+
+def test_a_torn_tail_keeps_the_complete_batches(tmp_path: Path) -> None:
+    path = tmp_path / "x.open"
+    with path.open("wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream:
+        for n in range(3):
+            stream.write_batch(build([[n]]))
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        found = read_prefix(path)
+        kept = [] if found is None else found["n"].to_pylist()
+        assert kept == list(range(len(kept)))
+    path.write_bytes(whole[:-30])
+    found = read_prefix(path)
+    assert found is not None
+    assert len(found) >= 2
+
+
+def test_a_full_durable_spool_refuses_work_and_a_lossy_one_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    durable = Spool(folder, "w", SCHEMA, build, durable=True, full_rows=1)
+    lossy = Spool(tmp_path / "l", "w", SCHEMA, build, durable=False, full_rows=1)
+    folder.chmod(0o500)
+    try:
+        if os.access(folder, os.W_OK):
+            (folder / "w-000001.open").write_bytes(b"")  # root may write everywhere: block the name instead
+        durable.add([1, 2], 2)
+        with pytest.raises(Unavailable, match="decision log"):
+            durable.require_room()
+        lossy.add([1, 2], 2)
+        assert lossy.dropped == 2
+        lossy.require_room()
+    finally:
+        folder.chmod(0o700)
+        durable.close()
+        lossy.close()
