@@ -121,9 +121,11 @@ def _materialize(settings: Settings, service: FeatureService, tables: dict[str, 
     from headway.features.online_store import OnlineStore
 
     store = OnlineStore(settings.redis_features_url)
+    now = SystemClock().now()
     for view in service.views:
-        store.write(view, tables[view.source.name])
-        store.set_watermark(view, SystemClock().now() + _HOUR)
+        rows = tables[view.source.name]
+        store.write(view, rows.filter(pc.less_equal(rows[KNOWN_TIME], now)))
+        store.set_watermark(view, now + _HOUR)
     store.close()
 
 

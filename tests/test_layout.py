@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("platform/headway", "features", "training", "serve_apps", "monitoring", "benchmarks", "tests")
@@ -55,13 +55,13 @@ def test_the_public_names_load_on_demand() -> None:
     for name in dir(headway):
         assert getattr(headway, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = headway.nothing  # type: ignore[attr-defined]  # the point of the test
+        _ = headway.nothing
     script = "import headway, sys; print([n for n in ('numpy', 'ray', 'pyarrow') if n in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
-def lock() -> dict[str, str]:
+def lock() -> dict[NormalizedName, str]:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     found = [match for line in lines if line and not line.startswith("#") and (match := PINS.match(line))]
     assert len(found) == len([line for line in lines if line and not line.startswith("#")])

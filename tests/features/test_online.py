@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -227,3 +229,13 @@ def test_endless_contention_is_a_conflict(online_url: str, monkeypatch: pytest.M
     monkeypatch.setattr(store, "_swap", lambda keys, args: list(range(1, len(keys) + 1)))
     with pytest.raises(Conflict):
         store.write(a_view(), table([Event(1, 1, 1, 1, 1)]))
+
+
+def test_what_replicas_import_is_light() -> None:
+    heavy = ("feast", "mlflow", "evidently", "pyiceberg", "ray", "pandas", "pyarrow", "xgboost", "redis")
+    code = (
+        "import sys, headway.features.online, headway.features.kernel, headway.features.profile;"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

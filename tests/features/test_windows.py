@@ -133,3 +133,21 @@ def test_values_that_do_not_fit_are_refused_by_name() -> None:
 def test_string_ids_do_not_depend_on_the_process() -> None:
     assert event_ids(np.array(["a", "b"], object)).tolist() == event_ids(np.array(["a", "b"])).tolist()
     assert event_ids(np.array(["a"], object)).tolist() == [3405396810240292928]
+
+
+def test_a_key_that_forgot_everything_is_not_missing() -> None:
+    none = np.empty(0, np.int64)
+    events = Events(
+        keys=np.array([7]),
+        offsets=np.zeros(2, np.int64),
+        event_time=none,
+        known_time=none,
+        values={("amount", 100): none},
+        truncated_before=np.array([100]),
+    )
+    rows, at = np.array([0, 0, -1]), np.array([120, 500, 500])
+    assert window_columns(a_view(), events, rows, at).status.tolist() == [
+        Status.TRUNCATED,
+        Status.EXPIRED,
+        Status.MISSING,
+    ]

@@ -16,6 +16,8 @@ import training.churn
 import training.fraud
 from features.simulators import fraud as simulator
 from headway.core.times import DAY, HOUR, KNOWN_TIME, parse_time
+from headway.core.types import Columns
+from headway.features.definitions import FeatureService
 from headway.features.history import History
 from headway.features.kernel import matrix, transform
 from headway.serving.fallback import Rules
@@ -80,11 +82,13 @@ def test_calendar_knows_weekends_and_nights() -> None:
 
 
 @pytest.mark.parametrize("service", [fraud.fraud_v1, churn.churn_v1])
-def test_one_row_is_transformed_to_the_bit_as_in_a_batch(service: fraud.FeatureService) -> None:
+def test_one_row_is_transformed_to_the_bit_as_in_a_batch(service: FeatureService) -> None:
     rng = np.random.default_rng(2)
     n = 257
     names = [*service.request, *(name for view in service.views for name in view.features)]
-    columns = {name: np.where(rng.random(n) < 0.2, np.nan, rng.gamma(2, 20, n)).astype(np.float32) for name in names}
+    columns: Columns = {
+        name: np.where(rng.random(n) < 0.2, np.nan, rng.gamma(2, 20, n)).astype(np.float32) for name in names
+    }
     columns["amount"] = rng.gamma(2, 20, n).astype(np.float32)
     for name in names[1::3]:
         columns[name][:20] = 0.0
@@ -92,7 +96,7 @@ def test_one_row_is_transformed_to_the_bit_as_in_a_batch(service: fraud.FeatureS
     whole = matrix(service, transform(service, dict(columns), at))
     assert not np.isinf(whole).any()
     for row in range(0, n, 16):
-        one = {name: values[row : row + 1] for name, values in columns.items()}
+        one: Columns = {name: values[row : row + 1] for name, values in columns.items()}
         single = matrix(service, transform(service, one, at[row : row + 1]))
         assert single.tobytes() == whole[row : row + 1].tobytes()
 

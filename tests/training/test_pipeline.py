@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from headway.core.clock import SystemClock
@@ -22,8 +22,9 @@ from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.governance.statement import verify_version
 from headway.models.artefact import load_artefact, read_definition
-from headway.training.definitions import TrainingJob
+from headway.training.definitions import TrainingJob, XGBoostRecipe
 from headway.training.pipeline import TrainedVersion, run
+from headway.training.recipes.xgboost import Fit, assemble, fit_local
 from tests.training import world
 
 # the registry's own store warns about SQLAlchemy from inside
@@ -62,6 +63,14 @@ class Bench:
         return [(event.action, event.outcome) for event in self.audit.events]
 
 
+def fit_here(recipe: XGBoostRecipe, train: Any, *, features: tuple[str, ...], label: str, seed: int, **_: Any) -> Fit:
+    """Stand in for Ray Train where only what comes after matters: the same code in this process."""
+    blocks = train.iter_batches(batch_format="pyarrow", batch_size=None)
+    matrix, labels = assemble(blocks, features, label)
+    booster = fit_local(recipe, matrix, labels, seed=seed)
+    return Fit(booster=booster, rounds=recipe.rounds, resumed_from=0, rows=len(labels), read_s=0.0, fit_s=0.0)
+
+
 @pytest.fixture
 def bench(settings: Settings) -> Bench:
     clock = SystemClock()
@@ -82,6 +91,7 @@ def bench(settings: Settings) -> Bench:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_training_ends_in_a_signed_version_that_loads(ray_session: str, bench: Bench) -> None:
     trained = bench.train(world.job)
     folder = Path(trained.ref.path)
@@ -105,16 +115,14 @@ def test_a_training_ends_in_a_signed_version_that_loads(ray_session: str, bench:
     left = [path for path in (bench.settings.home / "training").rglob("*") if path.is_file()]
     assert left == []
 
-    again = bench.train(world.job)
-    assert again.ref.version != trained.ref.version
-    matrix = np.nan_to_num(artefact.warmup.matrix())
-    second = load_artefact(Path(again.ref.path), again.statement, trial=False)
-    np.testing.assert_array_equal(artefact.backend.predict(matrix), second.backend.predict(matrix))
-
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_candidate_below_a_floor_is_recorded_and_not_signed(ray_session: str, bench: Bench) -> None:
+@pytest.mark.timeout(600)
+def test_a_candidate_below_a_floor_is_recorded_and_not_signed(
+    ray_session: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headway.training.pipeline.fit", fit_here)
     with pytest.raises(GateFailed, match=r"shop 1: roc_auc 0\.\d+ < floor 0.999 \(job\)"):
         bench.train(world.strict)
     (version,) = bench.registry.versions("shop", principal=world.principal(bench.clock))

@@ -101,9 +101,8 @@ def test_a_resumed_fit_reports_on_schedule_and_predicts_like_an_unbroken_one(lea
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ray_train_fits_the_same_trees_as_the_local_fit(
-    ray_session: None, learnable: Learnable, tmp_path: Path
-) -> None:
+@pytest.mark.timeout(600)
+def test_ray_train_fits_the_same_trees_as_the_local_fit(ray_session: str, learnable: Learnable, tmp_path: Path) -> None:
     import ray.data
 
     result = fit(
@@ -124,7 +123,7 @@ def test_ray_train_fits_the_same_trees_as_the_local_fit(
 class Killer(threading.Thread):
     """Kills the training worker with SIGKILL once the controller has taken note of a checkpoint."""
 
-    def __init__(self, run: Path, limit_s: float = 90.0) -> None:
+    def __init__(self, run: Path, limit_s: float = 300.0) -> None:
         super().__init__(daemon=True)
         self.run_folder = run
         self.limit_s = limit_s
@@ -149,8 +148,9 @@ class Killer(threading.Thread):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_worker_is_replaced_and_resumes_from_a_checkpoint(
-    ray_session: None, learnable: Learnable, tmp_path: Path
+    ray_session: str, learnable: Learnable, tmp_path: Path
 ) -> None:
     import ray.data
 
@@ -175,8 +175,9 @@ def test_a_killed_worker_is_replaced_and_resumes_from_a_checkpoint(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_more_failures_than_allowed_are_an_error_that_says_where_the_checkpoints_are(
-    ray_session: None, learnable: Learnable, tmp_path: Path
+    ray_session: str, learnable: Learnable, tmp_path: Path
 ) -> None:
     import ray.data
 

@@ -51,7 +51,8 @@ class _Wire(asyncio.Protocol):
                 future.set_exception(_away(exc or ConnectionError("connection closed")))
 
     def send(self, data: bytes) -> asyncio.Future[Any]:
-        assert self.transport is not None
+        if self.transport is None:
+            raise ConnectionError("connection closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self.transport.write(data)

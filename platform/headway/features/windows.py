@@ -142,7 +142,7 @@ def window_columns(
     """
     plan = view if isinstance(view, ViewPlan) else plan_of(view)
     if len(events.event_time) == 0 or len(at) == 0:
-        return _nothing(plan, events, row_key, len(at))
+        return _nothing(plan, events, row_key, at)
     rows = _Rows(plan, events, row_key, at, cutoff)
     columns: dict[str, Float32] = {}
     for group in plan.groups:
@@ -150,14 +150,16 @@ def window_columns(
     return WindowColumns(columns={name: columns[name] for name in plan.names}, status=rows.status())
 
 
-def _nothing(plan: ViewPlan, events: Events, row_key: Int64, n: int) -> WindowColumns:
+def _nothing(plan: ViewPlan, events: Events, row_key: Int64, at: Int64) -> WindowColumns:
     columns = {}
     for name, aggregate in zip(plan.names, plan.view.aggregates, strict=True):
         zero = aggregate.statistic in (Statistic.COUNT, Statistic.SUM)
-        columns[name] = np.full(n, 0.0 if zero else np.nan, np.float32)
-    status = np.full(n, Status.MISSING, np.uint8)
-    known = np.flatnonzero(row_key >= 0)
-    status[known[events.truncated_before[row_key[known]] != NEVER]] = Status.TRUNCATED
+        columns[name] = np.full(len(at), 0.0 if zero else np.nan, np.float32)
+    status = np.full(len(at), Status.MISSING, np.uint8)
+    owned = np.flatnonzero(row_key >= 0)
+    forgotten = events.truncated_before[row_key[owned]]
+    status[owned[forgotten != NEVER]] = Status.EXPIRED
+    status[owned[(forgotten != NEVER) & (plan.ever | (forgotten > at[owned] - plan.lowest))]] = Status.TRUNCATED
     return WindowColumns(columns=columns, status=status)
 
 

@@ -93,6 +93,6 @@ def _replica_name(use_case: str, now: int) -> str:
         return f"{use_case}-{uuid7(now)[-12:]}"
 
 
-def build(use_case: str) -> Any:
+def build(use_case: str, **options: Any) -> Any:
     """Return the application; nothing is loaded before a replica starts."""
-    return serve.deployment(name="decide", **OPTIONS)(UseCaseReplica).bind(use_case)
+    return serve.deployment(name="decide", **OPTIONS | options)(UseCaseReplica).bind(use_case)

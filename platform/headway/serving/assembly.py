@@ -239,5 +239,9 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
         ),
         replica=replica,
     )
-    assembly.host.start()
+    try:
+        assembly.host.start()
+    except BaseException:
+        assembly.close()
+        raise
     return assembly

@@ -18,6 +18,9 @@ class HandleTransport:
         self._timeout_s = timeout_s
         try:
             self._handle: Any = serve.get_app_handle(use_case)
+            # the throughput settings put the router on the caller's event loop; a plain caller has none
+            if not self._handle.is_initialized:
+                self._handle._init(_run_router_in_separate_loop=True)
         except serve.exceptions.RayServeException as error:
             known = sorted(serve.status().applications)
             if use_case not in known:

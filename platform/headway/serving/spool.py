@@ -106,7 +106,7 @@ class Spool(Generic[T]):
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._wake.wait(timeout=self._roll_s)
+            self._wake.wait(timeout=min(1.0, self._roll_s))
             self._stop.wait(timeout=GROUP_S / 2)  # let a group gather; fsync follows within the other half
             self._wake.clear()
             self._round()

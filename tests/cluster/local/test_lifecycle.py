@@ -157,7 +157,7 @@ def test_a_corrupt_state_is_an_error_and_force_sets_it_aside(light: Settings) ->
     state_path(light.home).write_text("{ not json")
     for act in (up, down, status):
         with pytest.raises(CorruptState, match="cannot be read"):
-            act(light)  # type: ignore[operator]  # three functions of one argument
+            act(light)
     assert state_path(light.home).read_text() == "{ not json"
     assert down(light, force=True) == 2
     (aside,) = light.home.glob("platform.json.corrupt-*")

@@ -73,7 +73,7 @@ def test_no_port_left_is_an_error_that_names_the_service(tmp_path: Path, monkeyp
 
 def test_a_runtime_folder_others_can_enter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(ports.os, "getuid", lambda: 4_000_000_001)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_001)
     with pytest.raises(ServiceFailed, match="not a private folder"):
         ports.runtime_folder()
     Path("/tmp/hw-4000000001").rmdir()

@@ -17,15 +17,16 @@ def register(app: typer.Typer) -> None:
 
 def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
     """Write entities, views and services of the project to the Feast registry."""
+    from headway.core.clock import SystemClock
     from headway.core.project import Project
     from headway.features import catalogue
     from headway.features.definitions import FeatureService
+    from headway.governance.audit import audit_log
 
     settings = settings_of(context)
-    person(settings).require("features", "write")
     services = Project(settings.project).collect("features", FeatureService)
-    catalogue.apply(services, settings)
-    show(catalogue.applied(settings), json_output)
+    who = person(settings)
+    show(catalogue.apply(services, settings, who, audit_log(settings, "cli", SystemClock())), json_output)
 
 
 def listing(context: typer.Context, json_output: JsonFlag = False) -> None:

@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command()
-    def token(  # noqa: PLR0917 - typer calls it by keyword
+    def token(
         context: typer.Context,
         client: Annotated[str, typer.Option(help="Name of the client: the token's subject.")],
         scope: Annotated[list[str], typer.Option(help="A scope such as decide:fraud; repeat it.")],

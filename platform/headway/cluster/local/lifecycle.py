@@ -25,7 +25,7 @@ from headway.governance.contract import load_contract
 from headway.governance.keys import contract_role, development_keys
 
 _POLL_S = 0.1
-_LOCK_S = 180.0
+_LOCK_S = 300.0
 
 
 def up(settings: Settings, progress: Progress | None = None) -> PlatformState:

@@ -13,7 +13,7 @@ from headway.core.platform_state import read_state
 from headway.core.ray_session import start_serve
 from headway.core.settings import load_settings
 
-_WAIT_S = 90.0
+_WAIT_S = 220.0
 _POLL_S = 0.1
 
 

@@ -17,7 +17,7 @@ class IssuerService:
 
     name: str = "issuer"
     title: str = "Identity provider"
-    start_timeout_s: float = 30.0
+    start_timeout_s: float = 120.0
     stop_grace_s: float = 5.0
 
     def ports(self) -> Sequence[str]:

@@ -17,7 +17,7 @@ class MlflowService:
 
     name: str = "mlflow"
     title: str = "MLflow"
-    start_timeout_s: float = 90.0
+    start_timeout_s: float = 180.0
     stop_grace_s: float = 8.0
 
     def ports(self) -> Sequence[str]:

@@ -36,7 +36,7 @@ class RayService:
 
     name: str = "ray"
     title: str = "Ray"
-    start_timeout_s: float = 90.0
+    start_timeout_s: float = 240.0
     stop_grace_s: float = 10.0
 
     def ports(self) -> Sequence[str]:
@@ -83,7 +83,7 @@ class RayService:
 class ServeIngress:
     """Serve's controller and HAProxy: not a process of ours but actors of Ray, started by a short helper."""
 
-    start_timeout_s: float = 90.0
+    start_timeout_s: float = 240.0
 
     def ports(self) -> Sequence[str]:
         """Ports of HAProxy and of the fallback proxy."""

@@ -20,7 +20,7 @@ class RedisService:
 
     name: str
     durable: bool
-    start_timeout_s: float = 20.0
+    start_timeout_s: float = 60.0
     stop_grace_s: float = 10.0
 
     @property

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headway.core.errors import InvalidValue
+from headway.features.arrow import conform, keys, locate, times
+from tests.features.oracle import SOURCE
+
+NOON = datetime(2018, 8, 8, 12, tzinfo=UTC)
+MICROSECONDS = 1_533_729_600_000_000
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([MICROSECONDS]),
+        pa.array([NOON], pa.timestamp("us", tz="UTC")),
+        pa.array([NOON], pa.timestamp("ns", tz="Europe/Brussels")),
+        pa.array([NOON.replace(tzinfo=None)], pa.timestamp("s")),
+        pa.array([NOON.astimezone(timezone(timedelta(hours=-5)))], pa.timestamp("ms", tz="America/New_York")),
+    ],
+)
+def test_times_of_every_kind_are_utc_microseconds(column: pa.Array) -> None:
+    assert times(pa.table({"event_time": column}), "event_time").tolist() == [MICROSECONDS]
+
+
+def test_what_is_no_time_is_named() -> None:
+    for column in (pa.array([None], pa.int64()), pa.array(["noon"]), pa.array([1.5])):
+        with pytest.raises(InvalidValue, match="event_time"):
+            times(pa.table({"event_time": column}), "event_time")
+    with pytest.raises(InvalidValue, match="known_time"):
+        times(pa.table({"event_time": [1]}), "known_time")
+
+
+def test_events_get_their_declared_types_and_a_known_time() -> None:
+    rows = pa.table(
+        {"payment": pa.array([1], pa.int32()), "card": ["7"], "amount": [2], "event_time": [5], "more": [0]}
+    )
+    found = conform(SOURCE, rows)
+    assert found.to_pylist() == [{"payment": 1, "card": 7, "amount": 2.0, "event_time": 5, "known_time": 5}]
+    for column, value in (("card", ["x"]), ("payment", [None])):
+        with pytest.raises(InvalidValue, match=column):
+            conform(SOURCE, rows.set_column(rows.column_names.index(column), column, pa.array(value)))
+    with pytest.raises(InvalidValue, match="amount"):
+        conform(SOURCE, rows.drop_columns(["amount"]))
+
+
+def test_keys_that_would_collide_when_written_down_stay_apart() -> None:
+    known = np.array(["1", "11", "a"], object)
+    assert locate(known, np.array(["11", "1", None, "b"], object)).tolist() == [1, 0, -1, -1]
+    assert locate(np.array([3, 5]), np.array([5, 4, 9, 3])).tolist() == [1, -1, -1, 0]
+    assert locate(np.array([], np.int64), np.array([5])).tolist() == [-1]
+
+
+def test_null_keys_survive() -> None:
+    assert keys(pa.table({"k": pa.array([1, None], pa.int64())}), "k", "int64").tolist() == [1, None]
+    chunks = pa.chunked_array([pa.array([1]), pa.array([2])])
+    assert keys(pa.table({"k": chunks}), "k", "int64").tolist() == [1, 2]
+    assert keys(pa.table({"k": pa.chunked_array([], pa.int64())}), "k", "int64").tolist() == []
