@@ -85,12 +85,9 @@ def _load(port: int, connections: int, seconds: float, requests: Path) -> dict[s
 
 def _token(stage: Stage) -> str:
     from headway.core.clock import SystemClock
-    from headway.core.platform_state import read_state
     from headway.governance.issuing import development_issuer
 
-    state = read_state(stage.settings.home)
-    assert state is not None
-    issuer = development_issuer(stage.settings.home, SystemClock(), state.issuer_url)
+    issuer = development_issuer(stage.settings.home, SystemClock())
     return issuer.issue("benchmark", "workload", [f"decide:{USE_CASE}"], "fraud_prevention")
 
 

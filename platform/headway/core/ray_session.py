@@ -7,7 +7,9 @@ Names were taken from `ray.serve._private.constants` and `ray._private.ray_const
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from pathlib import Path
 
 from headway.core.errors import ServiceFailed
@@ -85,11 +87,28 @@ def driver_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_path(settings.home)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
     }
+
+
+def prepare(settings: Settings) -> None:
+    """Make this process's environment the platform's, so that a later `ray.init()` finds the cluster and its token.
+
+    Does nothing where Ray is connected already, or where the platform of `settings.home` is not up.
+    """
+    import ray
+
+    state = read_state(settings.home)
+    if ray.is_initialized() or state is None:
+        return
+    os.environ.update(driver_env(settings, state))
+    # Ray's native side read its environment when it was imported; this is how Ray itself turns authentication on late
+    ray._raylet.Config.initialize("")
 
 
 def connect(settings: Settings) -> None:
@@ -111,9 +130,8 @@ def connect(settings: Settings) -> None:
         return
     if state is None:
         raise ServiceFailed(f"the platform of {settings.home} is not up", hint="headway up")
-    os.environ.update(driver_env(settings, state))
-    # Ray's native side read its environment when it was imported; this is how Ray itself turns authentication on late
-    ray._raylet.Config.initialize("")
+    prepare(settings)
+    _quieten()
     try:
         ray.init(address=state.ray_address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError) as error:
@@ -138,6 +156,14 @@ def start_serve(settings: Settings) -> None:
         http_options={"host": settings.http_host, "port": state.http_port},
         logging_config={"enable_access_log": False},
     )
+
+
+def _quieten() -> None:
+    """Keep Ray's own progress and its warnings about its own code off the terminal; its logs keep both."""
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.")
 
 
 def _in_worker() -> bool:

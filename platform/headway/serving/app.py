@@ -7,11 +7,14 @@ was started: by `headway deploy`, `serve run` or KubeRay.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from ray import serve
 
+from headway.core import ray_session
 from headway.core.ids import uuid7
+from headway.core.settings import load_settings
 from headway.serving import hook
 from headway.serving.http import Request
 
@@ -94,5 +97,10 @@ def _replica_name(use_case: str, now: int) -> str:
 
 
 def build(use_case: str, **options: Any) -> Any:
-    """Return the application; nothing is loaded before a replica starts."""
+    """Return the application; nothing is loaded before a replica starts.
+
+    In a shell of its own (`serve run serve_apps.fraud:app`) the process first learns where the platform is.
+    """
+    if "RAY_ADDRESS" not in os.environ:
+        ray_session.prepare(load_settings())
     return serve.deployment(name="decide", **OPTIONS | options)(UseCaseReplica).bind(use_case)

@@ -7,6 +7,7 @@ covers the retries that reach the same one.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ _ENTRIES = 50_000
 
 @dataclass(slots=True)
 class _Entry:
-    body: bytes
+    digest: bytes
     until: float
     answer: asyncio.Future[Response]
 
@@ -39,6 +40,7 @@ class Idempotency:
         Raises Conflict when the key came with another body.
         """
         now = self._clock.monotonic()
+        digest = hashlib.blake2b(body, digest_size=16).digest()
         while self._entries:
             oldest = next(iter(self._entries.values()))
             if oldest.until > now and len(self._entries) < self._limit:
@@ -46,7 +48,7 @@ class Idempotency:
             self._entries.popitem(last=False)
         entry = self._entries.get((sub, key))
         if entry is not None:
-            if entry.body != body:
+            if entry.digest != digest:
                 raise Conflict(
                     "this idempotency key came with another body",
                     field="idempotency-key",
@@ -54,7 +56,7 @@ class Idempotency:
                 )
             return entry.answer
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._entries[(sub, key)] = _Entry(body=body, until=now + _KEEP_S, answer=future)
+        self._entries[(sub, key)] = _Entry(digest=digest, until=now + _KEEP_S, answer=future)
         return None
 
     def settle(self, sub: str, key: str, response: Response | None) -> None:

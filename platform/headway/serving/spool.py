@@ -8,6 +8,7 @@ whose lock is free because their writer died.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -15,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import IO, Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -209,14 +210,16 @@ def _finished(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
     for path in sorted(folder.glob("*.open")):
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its writer lives
-            except OSError as error:
-                _LOG.warning("%s cannot be locked: %s", path.name, error)
-                continue
-            if path.exists():
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its writer may roll it meanwhile
+            if _writer_is_dead(file):
                 path.rename(path.with_suffix(".arrows"))
     yield from sorted(folder.glob("*.arrows"))
+
+
+def _writer_is_dead(file: IO[bytes]) -> bool:
+    """Return whether the lock that a living writer holds is free."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -22,6 +22,7 @@ from headway.core.progress import Progress
 from headway.core.times import DAY, EVENT_TIME, format_time, parse_time
 from headway.core.types import Int64
 from headway.features.consistency import ConsistencyReport, check
+from headway.features.online_store import SLACK
 from headway.governance.report import ClauseResult
 from headway.monitoring.state import read_state
 from headway.training.evaluate import evaluate
@@ -55,7 +56,8 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
     replayer = Replayer(at, history, ready.tables, batch=ready.batch, ingester=ready.ingester)
     replayed = Replayed()
     with progress.stage(f"{use_case}: live") as stage:
-        plan = chunks(history, ready.tables, start=start, until=end, limit=limit, pieces=10)
+        pieces = _pieces(at, use_case, end - start)
+        plan = chunks(history, ready.tables, start=start, until=end, limit=limit, pieces=pieces)
         replayer.run(plan, RATE, stage, replayed)
         worst = np.percentile(replayed.traffic.latencies_ms, 99)
         stage.note(f"{len(replayed.served):,} decisions at {RATE:.0f}/s, p99 {worst:.1f} ms")
@@ -86,6 +88,12 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
         clauses=judge(at.contract(use_case).contract, observed),
         consistency=report,
     )
+
+
+def _pieces(at: Installation, use_case: str, span: int) -> int:
+    """Return into how many chunks to cut `span`: events run two chunks ahead, and windows keep SLACK behind them."""
+    bounded = any(view.horizon is not None for view in at.service(use_case).views)
+    return max(10, -(-3 * span // SLACK)) if bounded else 10
 
 
 def _decision_log(at: Installation, use_case: str, replayed: Replayed) -> pa.Table:
