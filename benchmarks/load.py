@@ -52,16 +52,15 @@ class Client(asyncio.Protocol):
             return
         head = self._buffer[:end].lower()
         at = head.find(_LENGTH)
-        if at < 0:
-            self._errors.append("an answer without content-length")
-            self.stop()
-            return
-        line = head.find(b"\r\n", at)
-        length = int(head[at + len(_LENGTH) : line if line >= 0 else len(head)])
-        if len(self._buffer) < end + 4 + length:
+        if at >= 0:
+            line = head.find(b"\r\n", at)
+            complete = len(self._buffer) >= end + 4 + int(head[at + len(_LENGTH) : line if line >= 0 else len(head)])
+        else:  # chunked
+            complete = self._buffer.endswith(b"0\r\n\r\n")
+        if not complete:
             return
         if head[9:12] != b"200":
-            self._errors.append(self._buffer[: end + 4 + length][-300:].decode(errors="replace"))
+            self._errors.append(self._buffer[-300:].decode(errors="replace"))
         self._latencies.append(time.perf_counter() - self._sent)
         self._buffer = b""
         if not self.stopped:

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headway.client import Client as Client
     from headway.features.definitions import Entity as Entity
     from headway.features.definitions import EventSource as EventSource
     from headway.features.definitions import FeatureService as FeatureService
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from headway.features.definitions import transformation as transformation
     from headway.features.history import History as History
     from headway.monitoring.definitions import Monitor as Monitor
-    from headway.serving.client import Client as Client
     from headway.serving.fallback import Rules as Rules
     from headway.training.definitions import Gate as Gate
     from headway.training.definitions import TrainingJob as TrainingJob
@@ -40,7 +40,7 @@ _HOMES = {
     ),
     "headway.features.history": ("History",),
     "headway.monitoring.definitions": ("Monitor",),
-    "headway.serving.client": ("Client",),
+    "headway.client": ("Client",),
     "headway.serving.fallback": ("Rules",),
     "headway.training.definitions": ("Gate", "TrainingJob", "XGBoostRecipe"),
 }

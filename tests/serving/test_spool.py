@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,9 +26,10 @@ class Lake:
         self.batches: dict[str, pa.Table] = {}
         self.calls = 0
 
-    def append(self, table: str, data: pa.Table, batch_id: str) -> str:
+    def append_many(self, table: str, batches: Sequence[tuple[pa.Table, str]]) -> str:
         self.calls += 1
-        self.batches.setdefault(batch_id, data)
+        for data, batch_id in batches:
+            self.batches.setdefault(batch_id, data)
         return table
 
     def values(self) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.cluster.compose import Installation
+from headway.cluster.drainer import start_drainer
 from headway.cluster.serve_config import serve_config
 from headway.core import ray_session
 from headway.core.errors import NotFound, ServiceFailed
@@ -64,6 +65,7 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     with progress.stage("roll out") as stage:
         ray_session.start_serve(at.settings)
         _run(use_case, options)
+        start_drainer(at, use_case)
         stage.note(f"{options['num_replicas']} replicas")
     at.audit.append(
         actor=principal.sub,

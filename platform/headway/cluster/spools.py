@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
@@ -36,14 +38,14 @@ class _Tables:
         self._committer = committer
         self._purposes = purposes
 
-    def append(self, table: str, data: pa.Table, batch_id: str) -> int:
+    def append_many(self, table: str, batches: Sequence[tuple[pa.Table, str]]) -> int:
         """Append rows to a table made from their schema."""
         columns = {}
-        for field in data.schema:
+        for field in batches[0][0].schema:
             if field.name in (EVENT_TIME, KNOWN_TIME):
                 continue
             if field.type not in _DTYPES:
                 raise InvalidValue(f"{table}.{field.name}", f"{field.type} has no lake type")
             columns[field.name] = _DTYPES[field.type]
         spec = TableSpec(name=table, columns=columns, purposes=tuple(dict.fromkeys(self._purposes)))
-        return self._committer.append(spec, data, batch_id)
+        return self._committer.append_many(spec, batches)

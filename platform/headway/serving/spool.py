@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, Protocol, TypeVar
 
@@ -35,8 +35,8 @@ _FULL_ROWS = 200_000
 class Committer(Protocol):
     """The only writer of the lake (`headway.features.committer`)."""
 
-    def append(self, table: str, data: pa.Table, batch_id: str) -> object:
-        """Append rows once per batch id, however often it is called."""
+    def append_many(self, table: str, batches: Sequence[tuple[pa.Table, str]]) -> object:
+        """Append batches of rows in one commit, each once per batch id, however often it is called."""
         ...
 
 
@@ -196,14 +196,14 @@ def drain(folder: Path, table: str, committer: Committer) -> int:
 
     Idempotent: the batch id is the file's name, so a drain that dies between commit and removal repeats harmlessly.
     """
-    rows = 0
-    for path in _finished(folder):
-        data = read_prefix(path)
-        if data is not None and data.num_rows:
-            committer.append(table, data, f"{folder.name}/{path.stem}")
-            rows += data.num_rows
+    paths = list(_finished(folder))
+    read = [(read_prefix(path), f"{folder.name}/{path.stem}") for path in paths]
+    batches = [(data, batch_id) for data, batch_id in read if data is not None and data.num_rows]
+    if batches:
+        committer.append_many(table, batches)
+    for path in paths:
         path.unlink(missing_ok=True)
-    return rows
+    return sum(data.num_rows for data, _ in batches)
 
 
 def _finished(folder: Path) -> Iterator[Path]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import Any
 
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
 from headway.cluster.demo.plan import Chunk, due_outcomes, request_bodies
-from headway.cluster.demo.traffic import TrafficClient, TrafficResult
+from headway.cluster.demo.traffic import TrafficClient, TrafficResult, send
 from headway.cluster.deploy import base_url
 from headway.cluster.history import ingest_tables
 from headway.cluster.tokens import TokenSource
@@ -53,6 +54,11 @@ class Replayed:
             self.stale += any(note.startswith("stale:") for note in decision["degraded"])
 
 
+def traffic_process() -> ProcessPoolExecutor:
+    """Return a fresh process to send requests from; close it after use."""
+    return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+
+
 class Replayer:
     """Sends one use case's chunks; events of the next chunk are ingested while a chunk's requests are sent."""
 
@@ -68,11 +74,14 @@ class Replayer:
         scopes = [f"{verb}:{use_case}" for verb in ("decide", "outcomes", "replay")]
         purpose = at.contract(use_case).contract.privacy.purposes[0]
         self._token = TokenSource(at.settings, sub="demo-client", scopes=scopes, purpose=purpose)
+        self._url = f"{base_url(at)}/{use_case}"
         self._posted: set[str] = set()
 
-    def client(self) -> TrafficClient:
-        """Return a client of the use case's application."""
-        return TrafficClient(f"{base_url(self._at)}/{self._history.use_case}", self._token)
+    async def send(self, pool: ProcessPoolExecutor, requests: pa.Table, rate: float) -> TrafficResult:
+        """Decide the rows at `rate` per second, from the process of `pool`."""
+        bodies = request_bodies(self._at.service(self._history.use_case), requests)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, send, self._url, self._token(), "/v1/decisions", bodies, rate)
 
     def ingest(self, chunk: Chunk) -> None:
         """Bring a chunk's events into the lake and the online store."""
@@ -91,27 +100,21 @@ class Replayer:
         asyncio.run(self._run(list(chunks), rate, stage, into))
 
     async def _run(self, chunks: list[Chunk], rate: float, stage: Stage, into: Replayed) -> None:
-        service = self._at.service(self._history.use_case)
         total = sum(chunk.requests.num_rows for chunk in chunks)
         loop = asyncio.get_running_loop()
         sent = 0
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest") as pool:
-            pending = [loop.run_in_executor(pool, self.ingest, chunk) for chunk in chunks[:1]]
-            async with self.client() as client:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest") as ingesting, traffic_process() as sending:
+            pending = [loop.run_in_executor(ingesting, self.ingest, chunk) for chunk in chunks[:1]]
+            async with TrafficClient(self._url, self._token) as client:
                 for index, chunk in enumerate(chunks):
                     await pending[index]
                     if index + 1 < len(chunks):
-                        pending.append(loop.run_in_executor(pool, self.ingest, chunks[index + 1]))
-                    bodies = request_bodies(service, chunk.requests)
-                    before = sent
-
-                    def drawn(done: int, before: int = before) -> None:
-                        stage.advance(before + done, total)
-
-                    result = await client.replay("/v1/decisions", bodies, rate, on_done=drawn)
+                        pending.append(loop.run_in_executor(ingesting, self.ingest, chunks[index + 1]))
+                    result = await self.send(sending, chunk.requests, rate)
                     into.take(chunk.requests[self._history.requests.id].to_pylist(), result)
                     into.until = chunk.until
-                    sent += len(bodies)
+                    sent += chunk.requests.num_rows
+                    stage.advance(sent, total)
                     await self._post_outcomes(client, into)
 
     async def _post_outcomes(self, client: TrafficClient, into: Replayed) -> None:

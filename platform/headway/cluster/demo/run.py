@@ -12,7 +12,7 @@ from headway.cluster.compose import Installation, make_development_keys
 from headway.cluster.demo.plan import live_range, request_bodies
 from headway.cluster.demo.prepare import Prepared, prepare
 from headway.cluster.demo.report import latency_summary, save_report
-from headway.cluster.demo.stories import core, drift
+from headway.cluster.demo.stories import REQUESTS, core, drift
 from headway.cluster.local import lifecycle
 from headway.core.errors import InvalidValue
 from headway.core.platform_state import running_settings
@@ -50,8 +50,12 @@ def run(
     stories: Sequence[str] | None,
     progress: Progress,
     seed: int = _SEED,
+    requests: int = REQUESTS,
 ) -> DemoResult:
-    """Run the stories of the use cases; without a choice: core for all, drift where a history has one."""
+    """Run the stories of the use cases; without a choice: core for all, drift where a history has one.
+
+    `requests` is how many decisions the core story asks for.
+    """
     at_rest = Installation(settings, writer="demo")
     chosen = [at_rest.project.require(name) for name in use_cases or at_rest.project.use_cases()]
     for name in stories or ():
@@ -67,7 +71,7 @@ def run(
     passed, lines = True, []
     report: Report | None = None
     for use_case in chosen:
-        report, good, line = _one(at, use_case, stories, progress, seed, path)
+        report, good, line = _one(at, use_case, stories, progress, seed, path, requests)
         passed &= good
         lines.append(line)
     assert report is not None
@@ -77,13 +81,19 @@ def run(
 
 
 def _one(
-    at: Installation, use_case: str, stories: Sequence[str] | None, progress: Progress, seed: int, path: Path
+    at: Installation,
+    use_case: str,
+    stories: Sequence[str] | None,
+    progress: Progress,
+    seed: int,
+    path: Path,
+    requests: int,
 ) -> tuple[Report, bool, str]:
     timed = _Timed(progress)
     person = at.login(_USER, "platform_operations")
     ready = prepare(at, use_case, seed=seed, person=person, progress=timed)
     wants_drift = ready.history.drifted is not None and (stories is None or "drift" in stories)
-    shown = core(at, ready, timed) if stories is None or "core" in stories else None
+    shown = core(at, ready, timed, limit=requests) if stories is None or "core" in stories else None
     changed = drift(at, ready, timed) if wants_drift else None
     latency, histogram = latency_summary(shown.observed.latencies_ms if shown else [])
     entry = UseCaseReport(

@@ -48,14 +48,14 @@ def judge(contract: Contract, seen: Observed) -> list[ClauseResult]:
         *_freshness(contract, seen),
         ClauseResult(
             clause="decision_log",
-            target="every answered decision is logged",
+            target="every answer logged",
             measured=float(seen.logged),
             unit="decisions",
             verdict="pass" if seen.logged == n - seen.failures else "miss",
             n=n - seen.failures,
         ),
         ClauseResult(
-            clause="no skew (online = offline)",
+            clause="no skew",
             target="0 mismatches",
             measured=float(seen.mismatches),
             unit="reads",
@@ -138,7 +138,7 @@ def _freshness(contract: Contract, seen: Observed) -> list[ClauseResult]:
     return [
         ClauseResult(
             clause=f"freshness.{clause.view}",
-            target="no decision on stale features",
+            target="0 stale",
             measured=float(seen.stale),
             unit="decisions",
             verdict="not shown" if not n else "miss" if seen.stale else "pass",

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headway.cluster.compose import Installation
-from headway.cluster.demo.plan import chunks, live_range, request_bodies
+from headway.cluster.demo.plan import chunks, live_range
 from headway.cluster.demo.prepare import Prepared, serving_version
-from headway.cluster.demo.replay import Replayed, Replayer
+from headway.cluster.demo.replay import Replayed, Replayer, traffic_process
 from headway.cluster.demo.scoreboard import Observed, judge
-from headway.cluster.spools import drain_spools
 from headway.core.errors import NotFound
 from headway.core.progress import Progress
 from headway.core.times import DAY, EVENT_TIME, format_time, parse_time
@@ -31,7 +30,7 @@ REQUESTS = 10_500
 RATE = 200.0
 DRIFT_REQUESTS = 6_000
 DRIFT_DAYS = 3
-_SPOOL_S = 6.0
+_SPOOL_S = 60.0
 _ALARM_S = 60.0
 _CHAMPION_S = 150.0
 _POLL_S = 0.5
@@ -100,9 +99,8 @@ def _decision_log(at: Installation, use_case: str, replayed: Replayed) -> pa.Tab
     """Return this replay's decisions from the lake, waiting until replicas have handed their spools over."""
     reader = at.workload("headway-report", ["data:read"], "monitoring")
     wanted = pa.array(list(replayed.served.values()))
-    deadline = time.monotonic() + 5 * _SPOOL_S
+    deadline = time.monotonic() + _SPOOL_S
     while True:
-        drain_spools(at, use_case)
         try:
             log = at.reader.scan(f"decisions.{use_case}", reader, reader.purpose)
             log = log.filter(pc.is_in(log["decision_id"], value_set=wanted))
@@ -192,13 +190,12 @@ async def _until_new_champion(
     at: Installation, replayer: Replayer, use_case: str, requests: pa.Table, before: str, into: Replayed
 ) -> None:
     """Keep deciding at a quarter of the rate until a new version serves and the loop is idle, or time is up."""
-    bodies = request_bodies(at.service(use_case), requests)
-    burst = bodies[: max(1, int(RATE / 4))]
+    burst = requests.slice(0, max(1, int(RATE / 4)))
     deadline = time.monotonic() + _CHAMPION_S
     settled = 0
-    async with replayer.client() as client:
+    with traffic_process() as sending:
         while time.monotonic() < deadline and settled < 3:
-            result = await client.replay("/v1/decisions", burst, RATE / 4)
+            result = await replayer.send(sending, burst, RATE / 4)
             into.traffic.extend(result)
             for answer in result.answers:
                 if answer is not None:
