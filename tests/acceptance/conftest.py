@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from tests.acceptance.platform import Platform
+from tests.cluster.kubernetes.conftest import crds
 from tests.conftest import ROOT
 
+__all__ = ["crds"]
 DEFINITIONS = ("features", "training", "serve_apps", "monitoring", "cluster")
 MARKS = (pytest.mark.platform, pytest.mark.slow, pytest.mark.timeout(600))
 LAST = ("test_second_demo.py", "test_down.py")

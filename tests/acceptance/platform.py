@@ -98,7 +98,7 @@ class Platform:
         )
 
     def forged(self, *, algorithm: str = ALGORITHM, **changed: object) -> str:
-        """Return a token by the issuer's own key (none with `algorithm="none"`), with other claims than it would give."""
+        """Return a token of claims that the issuer would not give, by its key (by none with `algorithm="none"`)."""
         key = IssuerKey(self.home / "issuer" / "key.pem")
         now = int(time.time())
         claims: dict[str, object] = {
@@ -112,7 +112,7 @@ class Platform:
             "scope": "decide:churn",
             "purpose": PURPOSE,
         }
-        signer = None if algorithm == "none" else key.private
+        signer = "" if algorithm == "none" else key.private
         return jwt.encode(claims | changed, signer, algorithm=algorithm, headers={"kid": key.kid})
 
     def replicas(self) -> set[int]:

@@ -15,10 +15,10 @@ from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
 from headway.cluster.serve_config import serve_config
 from headway.core import ray_session
-from headway.core.errors import NotFound, ServiceFailed
+from headway.core.errors import EvidenceError, NotFound, ServiceFailed
 from headway.core.platform_state import read_state
 from headway.core.progress import Progress
-from headway.core.routing import read_routing
+from headway.core.routing import VersionRef, read_routing
 from headway.core.types import Principal
 from headway.governance.contract import LoadedContract
 from headway.governance.statement import verify_version
@@ -42,46 +42,60 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     """Roll out the use case's application and wait until every replica serves the champion.
 
     Raises:
-        NotSigned, Tampered: the contract or the champion does not hold; nothing was changed.
+        NotSigned, Tampered: the contract or the champion does not hold; nothing was changed, the refusal is audited.
         NotFound: no champion yet.
         ServiceFailed: the replicas did not become ready in time; the old ones still serve.
     """
     principal.require("deploy", at.project.require(use_case))
-    with progress.stage("verify") as stage:
-        contract = at.contract(use_case)
-        champion = read_routing(at.control, use_case).champion
-        if champion is None:
-            raise NotFound("champion of use case", use_case, known=[])
-        verify_version(
-            Path(champion.path),
-            at.trust,
-            name=use_case,
-            version=champion.version,
-            clock=at.clock,
-            statement_sha256=champion.statement_sha256,
-        )
-        stage.note(f"contract {contract.sha256[:12]}, version {champion.version}")
+    try:
+        with progress.stage("verify") as stage:
+            contract, champion = _verified(at, use_case)
+            stage.note(f"contract {contract.sha256[:12]}, version {champion.version}")
+    except EvidenceError:
+        _record(at, use_case, principal, "denied")
+        raise
     options = deployment_options(contract)
     with progress.stage("roll out") as stage:
         ray_session.start_serve(at.settings)
         _run(use_case, options)
         start_drainer(at, use_case)
         stage.note(f"{options['num_replicas']} replicas")
-    at.audit.append(
-        actor=principal.sub,
-        kind=principal.kind,
-        action="deploy",
-        resource=use_case,
-        purpose=principal.purpose,
-        outcome="done",
-        refs=(contract.sha256, champion.statement_sha256),
-    )
+    _record(at, use_case, principal, "done", contract.sha256, champion.statement_sha256)
     return Deployed(
         use_case=use_case,
         url=f"{base_url(at)}/{use_case}",
         version=champion.version,
         contract_sha256=contract.sha256,
         replicas=int(options["num_replicas"]),
+    )
+
+
+def _verified(at: Installation, use_case: str) -> tuple[LoadedContract, VersionRef]:
+    """Return the signed contract and the champion whose files are as signed."""
+    contract = at.contract(use_case)
+    champion = read_routing(at.control, use_case).champion
+    if champion is None:
+        raise NotFound("champion of use case", use_case, known=[])
+    verify_version(
+        Path(champion.path),
+        at.trust,
+        name=use_case,
+        version=champion.version,
+        clock=at.clock,
+        statement_sha256=champion.statement_sha256,
+    )
+    return contract, champion
+
+
+def _record(at: Installation, use_case: str, principal: Principal, outcome: str, *refs: str) -> None:
+    at.audit.append(
+        actor=principal.sub,
+        kind=principal.kind,
+        action="deploy",
+        resource=use_case,
+        purpose=principal.purpose,
+        outcome=outcome,
+        refs=refs,
     )
 
 

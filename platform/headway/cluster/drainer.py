@@ -20,6 +20,7 @@ class Drainer:
     """Drains every few seconds; rows that could not be committed stay in their files and are tried again."""
 
     def __init__(self, use_case: str) -> None:
+        ray_session.run_in_background()
         self._use_case = use_case
         self._rows = 0
         self._error = ""

@@ -20,6 +20,8 @@ NAMESPACE = "headway"
 HOOK = "headway.serving.hook:middlewares"
 HOOK_SWITCH = "HEADWAY_SERVING_HOOK"
 """Set to 0 before `headway up`, requests take Serve's own way through the replica: slower, the same answers."""
+BACKGROUND_NICENESS = 10
+"""Niceness of processes that no request waits for."""
 OBJECT_STORE_BYTES = 1 << 30
 """Bound of shared memory; more spills to the session folder."""
 LOGICAL_CPUS = 4
@@ -70,6 +72,8 @@ def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         # replicas answer their routes in a middleware before Serve's request wrapper (headway.serving.hook)
         **({} if os.environ.get(HOOK_SWITCH) == "0" else {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": HOOK}),
         "RAY_worker_niceness": "0",
+        # beyond three times this number of workers Ray warns on the driver's stdout, where results are printed
+        "RAY_worker_maximum_startup_concurrency": "8",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(python_path)),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
@@ -140,6 +144,11 @@ def connect(settings: Settings) -> None:
         ) from error
 
 
+def run_in_background() -> None:
+    """Let this process yield to those that answer requests; for actors that commit, drain, watch or train."""
+    os.nice(max(0, BACKGROUND_NICENESS - os.nice(0)))  # a worker that is used again does not sink further
+
+
 def start_serve(settings: Settings) -> None:
     """Start Serve behind HAProxy on the platform's own host and port; idempotent.
 
@@ -151,6 +160,7 @@ def start_serve(settings: Settings) -> None:
         raise ServiceFailed(f"the platform of {settings.home} is not up", hint="headway up")
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.http_host, "port": state.http_port},
@@ -161,7 +171,6 @@ def start_serve(settings: Settings) -> None:
 def _quieten() -> None:
     """Keep Ray's own progress and its warnings about its own code off the terminal; its logs keep both."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.")
 

@@ -6,6 +6,7 @@ Only the registry file is used. Feast is imported inside the functions, because 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -116,10 +117,10 @@ def _read(settings: Settings) -> list[feast.FeatureService]:
 
 
 def _write(services: Sequence[FeatureService], settings: Settings) -> None:
-    import feast
-
     registry_path(settings).parent.mkdir(parents=True, exist_ok=True)
     registry = _registry(settings)
+    import feast
+
     for service in services:
         for entity in service.entities:
             kind = feast.ValueType.STRING if entity.dtype == "string" else feast.ValueType.INT64
@@ -171,6 +172,8 @@ def _view(view: WindowView, settings: Settings) -> Any:
 
 
 def _registry(settings: Settings) -> Any:
+    with warnings.catch_warnings():  # its import turns every deprecation warning of the process on
+        import feast  # noqa: F401
     from feast.infra.registry.registry import Registry
     from feast.repo_config import RegistryConfig
 

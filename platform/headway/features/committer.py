@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from headway.core.clock import Clock, SystemClock
 from headway.core.errors import HeadwayError, InvalidValue
+from headway.core.ray_session import run_in_background
 from headway.core.settings import Settings
 from headway.features.definitions import EventSource
 from headway.features.lake import (
@@ -96,6 +97,7 @@ class _Committers:
     """What runs in the actor: one committer per lake, made on first use."""
 
     def __init__(self) -> None:
+        run_in_background()
         self._by_location: dict[Location, Committer] = {}
 
     def append_many(

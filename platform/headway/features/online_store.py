@@ -40,7 +40,7 @@ return 1
 _ATTEMPTS = 20
 _CHUNK = 512
 _TIMEOUT_S = 10.0
-SLACK = DAY
+SLACK = 3 * DAY
 """Events are kept this much longer than the longest window, for reads that come late."""
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from headway.core.clock import SystemClock
 from headway.core.errors import Conflict, HeadwayError, ServiceFailed
+from headway.core.ray_session import run_in_background
 from headway.monitoring.acts import ThreadRunner
 from headway.monitoring.lease import LeaseLost
 from headway.monitoring.service import MonitorParts, MonitorService
@@ -164,6 +165,7 @@ def _actor_class() -> type[MonitorProcess]:
         """`MonitorProcess` inside Ray."""
 
         def __init__(self, use_case: str, build: Build) -> None:
+            run_in_background()
             super().__init__(use_case, build, holder=ray.get_runtime_context().get_actor_id())
 
     return HeadwayMonitor

@@ -22,7 +22,7 @@ from headway.core.settings import Settings
 from headway.features.definitions import FeatureService
 from headway.features.kernel import kernel_sha256
 from headway.features.online import OnlineReader
-from headway.governance.audit import AuditLog
+from headway.governance.audit import audit_log
 from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
@@ -186,7 +186,7 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
         )
     terms = Terms.of(contract, file=path.name)
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
-    audit = AuditLog(settings.home / "audit", f"serving-{use_case}", clock)
+    audit = audit_log(settings, f"serving-{use_case}", clock)
 
     def load(ref: VersionRef) -> Artefact:
         def record(outcome: str) -> None:

@@ -137,6 +137,8 @@ def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
     except msgspec.DecodeError as error:
         refuse_not_finite(data)
         raise Malformed(f"the body is not JSON: {error}", hint="send one JSON object, UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise Malformed(f"the body is not UTF-8: {error.reason}", hint="send one JSON object, UTF-8") from None
     except RecursionError:
         raise Malformed("the body is nested too deeply") from None
 

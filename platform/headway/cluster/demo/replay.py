@@ -17,7 +17,9 @@ from headway.cluster.demo.traffic import TrafficClient, TrafficResult, send
 from headway.cluster.deploy import base_url
 from headway.cluster.history import ingest_tables
 from headway.cluster.tokens import TokenSource
+from headway.core import ray_session
 from headway.core.progress import Stage
+from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.history import History
 
@@ -84,16 +86,19 @@ class Replayer:
         return await loop.run_in_executor(pool, send, self._url, self._token(), "/v1/decisions", bodies, rate)
 
     def ingest(self, chunk: Chunk) -> None:
-        """Bring a chunk's events into the lake and the online store."""
-        if chunk.events:
-            ingest_tables(
-                self._at,
-                self._history,
-                chunk.events,
-                batch=f"{self._batch}-{chunk.until}",
-                watermark=chunk.until,
-                principal=self._ingester,
+        """Bring a chunk's events into the lake and the online store, in a process that yields to those that serve."""
+        import ray
+
+        if not chunk.events:
+            return
+        ray_session.connect(self._at.settings)
+        task = ray.remote(_ingest).options(num_cpus=0)
+        batch = f"{self._batch}-{chunk.until}"
+        ray.get(
+            task.remote(
+                self._at.settings, self._history.use_case, dict(chunk.events), batch, chunk.until, self._ingester
             )
+        )
 
     def run(self, chunks: Iterable[Chunk], rate: float, stage: Stage, into: Replayed) -> None:
         """Replay the chunks at `rate` requests per second."""
@@ -127,3 +132,11 @@ class Replayer:
                 into.traffic.errors.append(f"outcomes: {answer} of {len(part)}")
             self._posted.update(item["decision_id"] for item in part)
             into.labels.update({item["decision_id"]: int(item["label"]) for item in part})
+
+
+def _ingest(
+    settings: Settings, use_case: str, events: dict[str, pa.Table], batch: str, until: int, ingester: Principal
+) -> None:
+    ray_session.run_in_background()
+    at = Installation(settings, writer="demo-ingest")
+    ingest_tables(at, at.history(use_case), events, batch=batch, watermark=until, principal=ingester)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from headway.core.clock import SystemClock
 from headway.core.errors import InvalidValue, ServiceFailed
+from headway.core.ray_session import run_in_background
 from headway.core.types import Matrix
 from headway.features.historical import ROW_ID
 from headway.training.definitions import XGBoostRecipe
@@ -209,6 +210,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     clock = SystemClock()
     started = clock.monotonic()
+    run_in_background()
     shard = ray.train.get_dataset_shard("train")
     batches = shard.iter_batches(batch_size=None, batch_format="pyarrow")
     matrix, label = assemble(batches, config["features"], config["label"])
