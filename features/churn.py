@@ -28,7 +28,7 @@ from headway.features.definitions import (
 from headway.features.history import History
 
 OWNER = "customer-growth@example.com"
-PURPOSES = ("customer_retention", "retention_marketing", "model_training", "monitoring")
+PURPOSES = ("customer_retention", "model_training", "monitoring")
 LABEL_DELAY = "90d"
 
 customer = Entity(name="shopper", key="customer_id", description="Customer of the shop.")

@@ -22,18 +22,17 @@ LAST = ("test_second_demo.py", "test_down.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the platform, and let what replaces or stops it come last."""
-    here = Path(__file__).parent
-    items.sort(
-        key=lambda item: LAST.index(item.path.name) + 1 if item.path.parent == here and item.path.name in LAST else 0
-    )
-    for item in items:
-        if item.path.parent == here:
-            for mark in MARKS:
-                item.add_marker(mark)
+    """Mark what needs the platform, and let what replaces or stops it come last of this folder."""
+    places = [place for place, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    here = [items[place] for place in places]
+    here.sort(key=lambda item: LAST.index(item.path.name) + 1 if item.path.name in LAST else 0)
+    for place, item in zip(places, here, strict=True):
+        items[place] = item
+        for mark in MARKS:
+            item.add_marker(mark)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform on which `headway demo --use-case churn` has run; stopped at the end whatever happened."""
     root = tmp_path_factory.mktemp("acceptance")

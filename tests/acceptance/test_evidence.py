@@ -72,7 +72,6 @@ def test_a_tampered_artefact_is_not_deployed(platform: Platform, champion: Path,
         assert "extra.bin" in refuse(platform, authorised)
     finally:
         extra.unlink()
-    platform.headway("models", "verify", "churn")
 
 
 def test_an_altered_contract_is_not_deployed(platform: Platform, contract: Path, authorised: httpx.Client) -> None:
@@ -120,6 +119,7 @@ def test_the_chains_are_whole_and_a_change_or_a_cut_shows(platform: Platform, tm
     found = platform.read("audit", "verify")
     assert found["ok"]
     assert found["events"] > 20
+    assert {"demo.jsonl", "serving-churn.jsonl"} <= {path.name for path in (platform.home / "audit").iterdir()}
 
     def copied(name: str) -> Path:
         home = tmp_path / name

@@ -19,7 +19,7 @@ from headway.features import codec
 from headway.features.definitions import Entity, EventSource, FeatureService, Overflow, WindowView, count, mean
 from headway.features.events import NEVER
 from headway.features.online import OnlineReader, OnlineRows
-from headway.features.online_store import OnlineStore
+from headway.features.online_store import SLACK, OnlineStore
 from headway.features.windows import Status
 from tests.features.oracle import Event, a_view, endless_view, feature
 from tests.features.test_windows import histories
@@ -115,7 +115,7 @@ def test_two_writers_never_lose_an_event(online_url: str) -> None:
 def test_what_no_window_reaches_is_pruned_and_reads_say_so(online_url: str) -> None:
     history = [Event(1, day * DAY, day * DAY, day, 1) for day in range(10)]
     report = OnlineStore(online_url).write(a_view(), table(history))
-    assert report.pruned == 8
+    assert report.pruned == 9 - SLACK // DAY
     early = read(SERVICE, online_url, [1, 1], [3 * DAY, 9 * DAY])
     assert early.status["activity"].tolist() == [Status.TRUNCATED, Status.PRESENT]
 

@@ -89,6 +89,14 @@ def test_deep_nesting_is_an_error_not_a_crash() -> None:
             decode_outcomes(data)
 
 
+def test_text_that_is_not_utf_8_is_malformed() -> None:
+    for data in (b'{"id":"\xff","rows":[{"customer_id":1,"shop":"a","amount":1}]}', b'{"rows":[{"shop":"\xc3("}]}'):
+        with pytest.raises(Malformed, match="UTF-8"):
+            DECODER.decode(data)
+    with pytest.raises(Malformed, match="UTF-8"):
+        decode_outcomes(b'{"outcomes":[{"decision_id":"\xff"}]}')
+
+
 def test_times_are_text_or_microseconds() -> None:
     row = {"customer_id": 1, "shop": "a", "amount": 1}
     times = ["2018-08-08T00:00:00Z", 1_533_686_400_000_000]

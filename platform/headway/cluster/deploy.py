@@ -119,7 +119,10 @@ def _run(use_case: str, options: dict[str, Any]) -> None:
     from headway.serving import application
 
     target = application(use_case, **options)
-    serve.run(target, name=use_case, route_prefix=f"/{use_case}", blocking=False)
+    try:
+        serve.run(target, name=use_case, route_prefix=f"/{use_case}", blocking=False)
+    except RuntimeError as error:  # what Serve raises when a replica's constructor does
+        raise _not_ready(use_case, serve.status().applications[use_case]) from error
     deadline = time.monotonic() + _READY_S
     while True:
         app = serve.status().applications[use_case]
@@ -128,9 +131,14 @@ def _run(use_case: str, options: dict[str, Any]) -> None:
         if app.status == "RUNNING" and settled:
             return
         if app.status == "DEPLOY_FAILED" or time.monotonic() > deadline:
-            messages = "; ".join(item.message for item in deployments if item.message)
-            raise ServiceFailed(
-                f"{use_case} did not become ready: {app.status} {app.message} {messages}"[:2_000],
-                hint="the old replicas still serve; see the replica logs: headway status",
-            )
+            raise _not_ready(use_case, app)
         time.sleep(_POLL_S)
+
+
+def _not_ready(use_case: str, app: Any) -> ServiceFailed:
+    """Return the error of an application that did not settle: its state, and the last words of its replicas."""
+    said = [item.message.strip().splitlines()[-1] for item in app.deployments.values() if item.message.strip()]
+    return ServiceFailed(
+        f"{use_case} did not become ready: {'; '.join(said) or app.message or app.status}"[:2_000],
+        hint="replicas that served before still do; see the replica logs: headway status",
+    )

@@ -97,8 +97,9 @@ def due_outcomes(
 
 
 def live_range(history: History) -> tuple[int, int]:
-    """Return the replayed range, UTC microseconds, half-open."""
-    return parse_time(history.live_from, field="live_from"), parse_time(history.live_until, field="live_until")
+    """Return the range that the core story replays, up to the drift if there is one; UTC microseconds, half-open."""
+    end = history.drift_from or history.live_until
+    return parse_time(history.live_from, field="live_from"), parse_time(end, field="live_until")
 
 
 def _column(table: pa.Table, name: str) -> Any:

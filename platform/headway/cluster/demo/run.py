@@ -128,13 +128,13 @@ def _model(ready: Prepared) -> dict[str, Any]:
 
 
 def _curl(at: Installation, ready: Prepared) -> str:
-    """Return a command that decides a real row of the replayed range."""
+    """Return a command that decides the last row of the replayed range."""
     import json
 
     requests = ready.tables[ready.history.requests.name]
-    start, _ = live_range(ready.history)
+    _, end = live_range(ready.history)
     times = requests[EVENT_TIME].to_numpy()
-    row = requests.slice(int(times.searchsorted(start)), 1)
+    row = requests.slice(int(times.searchsorted(end)) - 1, 1)
     (body,) = request_bodies(at.service(ready.history.use_case), row)
     use_case = ready.history.use_case
     purpose = at.contract(use_case).contract.privacy.purposes[0]

@@ -50,8 +50,6 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
     """Replay the live range up to the drift, and judge what was seen."""
     use_case, history = ready.history.use_case, ready.history
     start, end = live_range(history)
-    if history.drift_from:
-        end = parse_time(history.drift_from, field="drift_from")
     replayer = Replayer(at, history, ready.tables, batch=ready.batch, ingester=ready.ingester)
     replayed = Replayed()
     with progress.stage(f"{use_case}: live") as stage:
