@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -217,8 +217,8 @@ class MortalStore:
         assert isinstance(version, int)
         return version
 
-    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:
-        return self._inner.add_once(key, member, expire_s=expire_s)
+    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
+        return self._inner.add_once(key, members, expire_s=expire_s)
 
 
 class MortalAudit(MemoryAudit):

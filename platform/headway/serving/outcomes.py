@@ -72,8 +72,6 @@ class Outcomes:
         """Count and keep the rows; every row is checked before the first is taken."""
         self._spool.require_room()
         now = self._clock.now()
-        taken: list[tuple[str, float, int, int, str]] = []
-        answer = OutcomesAnswer()
         checked: list[tuple[str, float, int, int, str]] = []
         for index, row in enumerate(rows):
             label = self._label(row.label, f"outcomes[{index}].label")
@@ -81,14 +79,10 @@ class Outcomes:
                 raise Forbidden("known_time may be set only with the scope replay:<use case>")
             known = now if row.known_time is None else int(row.known_time)
             checked.append((row.decision_id, label, int(row.event_time), known, sub))
-        for item in checked:
-            if not self._ids.known(item[0]):
-                answer.unknown += 1
-            elif self._store.add_once(self._key, item[0], expire_s=_REMEMBER_S):
-                taken.append(item)
-                answer.accepted += 1
-            else:
-                answer.duplicate += 1
+        ours = [item for item in checked if self._ids.known(item[0])]
+        new = self._store.add_once(self._key, [item[0] for item in ours], expire_s=_REMEMBER_S) if ours else []
+        taken = [item for item, first in zip(ours, new, strict=True) if first]
+        answer = OutcomesAnswer(accepted=len(taken), duplicate=len(ours) - len(taken), unknown=len(checked) - len(ours))
         if taken:
             self._spool.add(taken, len(taken))
         return answer

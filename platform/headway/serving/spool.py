@@ -188,7 +188,8 @@ def read_prefix(path: Path) -> pa.Table | None:
                 batches.append(batch)  # noqa: PERF402  # `extend` would lose the batches before a torn one
         except (pa.ArrowInvalid, OSError, EOFError, StopIteration):
             _LOG.info("%s ends in a torn batch; %d complete ones are kept", path.name, len(batches))
-    return pa.Table.from_batches(batches) if batches else None
+    # one chunk per column: a group of rows is small, and whoever serialises the table pays for every chunk
+    return pa.Table.from_batches(batches).combine_chunks() if batches else None
 
 
 def drain(folder: Path, table: str, committer: Committer) -> int:

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option("--story", help="core | drift; repeat it. Default: what `make demo` shows.")
         ] = None,
         requests: Annotated[
-            int | None, typer.Option("--requests", min=1, help="Decisions of the core story; default: 10,500.")
+            int | None, typer.Option("--requests", min=1, help="Decisions of the core story; default: 10,100.")
         ] = None,
         json_output: JsonFlag = False,
     ) -> None:

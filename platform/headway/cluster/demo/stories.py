@@ -26,7 +26,7 @@ from headway.governance.report import ClauseResult
 from headway.monitoring.state import read_state
 from headway.training.evaluate import evaluate
 
-REQUESTS = 10_500
+REQUESTS = 10_100
 RATE = 200.0
 DRIFT_REQUESTS = 6_000
 DRIFT_DAYS = 3

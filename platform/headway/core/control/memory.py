@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from headway.core.control.port import Record
 from headway.core.errors import Conflict
 
@@ -26,9 +28,10 @@ class MemoryControlStore:
         self._records[key] = Record(value=value, version=current + 1)
         return current + 1
 
-    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:  # noqa: ARG002  # tests are short
-        """Remember the member; False if known."""
-        if (key, member) in self._members:
-            return False
-        self._members.add((key, member))
-        return True
+    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:  # noqa: ARG002  # tests are short
+        """Remember the members; False for each that is known."""
+        new = []
+        for member in members:
+            new.append((key, member) not in self._members)
+            self._members.add((key, member))
+        return new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,6 @@ class ControlStore(Protocol):
         """
         ...
 
-    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:
-        """Remember `member` under `key`; return False if it was there already. For idempotent acts."""
+    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
+        """Remember members under `key`; False for each that was there already. For idempotent acts."""
         ...

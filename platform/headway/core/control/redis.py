@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -45,10 +46,13 @@ class RedisControlStore:
             raise Conflict(f"{key} is at version {-outcome - 1}, not {expected}", hint="read it again and repeat")
         return outcome
 
-    def add_once(self, key: str, member: str, *, expire_s: int) -> bool:
-        """Remember the member; False if known."""
+    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
+        """Remember the members in one round trip; False for each that is known."""
         try:
-            return bool(self._client.set(f"headway:{key}:{member}", b"1", nx=True, ex=expire_s))
+            with self._client.pipeline(transaction=False) as pipeline:
+                for member in members:
+                    pipeline.set(f"headway:{key}:{member}", b"1", nx=True, ex=expire_s)
+                return [bool(new) for new in pipeline.execute()]
         except redis.ConnectionError as error:
             raise _unreachable(error) from error
 
