@@ -7,6 +7,7 @@ was started: by `headway deploy`, `serve run` or KubeRay.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import Any
 
@@ -81,12 +82,20 @@ class UseCaseReplica:
         self._assembly.require_alive()
 
     async def _start(self) -> None:
+        _settle_memory()
         await self._assembly.start()
         hook.register(f"/{self._use_case}", self._assembly.gateway, asyncio.get_running_loop())
 
     async def _stop(self) -> None:
         hook.unregister(f"/{self._use_case}")
         await self._assembly.stop()
+
+
+def _settle_memory() -> None:
+    """Take everything loaded so far out of the garbage collector's rounds: a full one over it costs milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _replica_name(use_case: str, now: int) -> str:

@@ -101,6 +101,8 @@ class Batcher(Generic[W, R]):
                 batch = self._take()
                 if batch:
                     await self._run(batch)
+                    # answers leave and new requests are read before the next batch closes: fewer, larger batches
+                    await asyncio.sleep(0)
         finally:
             self._task = None
             if self._queue:  # cancelled with work left: nobody may wait forever

@@ -6,6 +6,7 @@ Each step is skipped where what it would make is there already and still valid, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +62,15 @@ def prepare(at: Installation, use_case: str, *, seed: int, person: Principal, pr
         load = history.drifted or history.load
         tables = load(seed)
         stage.note(", ".join(f"{table.num_rows:,} {name}" for name, table in tables.items()))
-    with progress.stage(f"{use_case}: ingest") as stage:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="features") as pool:
         rewind(at, use_case)
-        past = known_before(tables, start)
-        batch = batch_name(use_case, seed, past, start)
-        rows = ingest_tables(at, history, past, batch=batch, watermark=start, principal=ingester)
-        stage.note(f"{rows:,} rows known before the live range")
-    with progress.stage(f"{use_case}: apply features") as stage:
-        stage.note(apply_features(at, use_case, person))
+        applied = pool.submit(_apply, at, use_case, person, progress)
+        with progress.stage(f"{use_case}: ingest") as stage:
+            past = known_before(tables, start)
+            batch = batch_name(use_case, seed, past, start)
+            rows = ingest_tables(at, history, past, batch=batch, watermark=start, principal=ingester)
+            stage.note(f"{rows:,} rows known before the live range")
+        applied.result()
     ref = _champion(at, use_case, start, seed=seed, person=person, progress=progress)
     make_champion(at, use_case, ref, person, "demo: start of the live range")
     deployed = deploy(at, use_case, person, progress)
@@ -104,6 +106,11 @@ def apply_features(at: Installation, use_case: str, person: Principal) -> str:
     service = at.service(use_case)
     apply([service], at.settings, person, at.audit)
     return f"{service.name}: {len(service.features)} features"
+
+
+def _apply(at: Installation, use_case: str, person: Principal, progress: Progress) -> None:
+    with progress.stage(f"{use_case}: apply features") as stage:
+        stage.note(apply_features(at, use_case, person))
 
 
 def _champion(

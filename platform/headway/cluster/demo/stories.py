@@ -27,7 +27,6 @@ from headway.monitoring.state import read_state
 from headway.training.evaluate import evaluate
 
 REQUESTS = 10_100
-RATE = 200.0
 DRIFT_REQUESTS = 6_000
 DRIFT_DAYS = 3
 _SPOOL_S = 60.0
@@ -52,12 +51,13 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
     start, end = live_range(history)
     replayer = Replayer(at, history, ready.tables, batch=ready.batch, ingester=ready.ingester)
     replayed = Replayed()
+    rate = _rate(at, use_case)
     with progress.stage(f"{use_case}: live") as stage:
         pieces = _pieces(at, use_case, end - start)
         plan = chunks(history, ready.tables, start=start, until=end, limit=limit, pieces=pieces)
-        replayer.run(plan, RATE, stage, replayed)
+        replayer.run(plan, rate, stage, replayed)
         worst = np.percentile(replayed.traffic.latencies_ms, 99)
-        stage.note(f"{len(replayed.served):,} decisions at {RATE:.0f}/s, p99 {worst:.1f} ms")
+        stage.note(f"{len(replayed.served):,} decisions at {rate:.0f}/s, p99 {worst:.1f} ms")
     with progress.stage(f"{use_case}: decision log") as stage:
         log = _decision_log(at, use_case, replayed)
         stage.note(f"{log.num_rows:,} decisions in the lake")
@@ -71,7 +71,7 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
     observed = Observed(
         latencies_ms=replayed.traffic.latencies_ms,
         failures=len(replayed.traffic.errors),
-        rate_rps=RATE,
+        rate_rps=rate,
         labels=labels.tolist(),
         metrics=_metrics(labels, labelled) if both else {},
         stale=replayed.stale,
@@ -85,6 +85,11 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
         clauses=judge(at.contract(use_case).contract, observed),
         consistency=report,
     )
+
+
+def _rate(at: Installation, use_case: str) -> float:
+    """Return what one client may send per second by the contract: the demo uses all of it."""
+    return float(at.contract(use_case).contract.limits.default_rps)
 
 
 def _pieces(at: Installation, use_case: str, span: int) -> int:
@@ -141,7 +146,7 @@ def drift(at: Installation, ready: Prepared, progress: Progress) -> DriftResult:
         plan = list(chunks(history, ready.tables, start=changed, until=until, limit=DRIFT_REQUESTS, pieces=12))
         alarm_after = None
         for chunk in plan:
-            replayer.run([chunk], RATE, stage, replayed)
+            replayer.run([chunk], _rate(at, use_case), stage, replayed)
             state = read_state(at.control, use_case)
             if len(state.alarms) > alarms:
                 alarm_after = time.monotonic() - begin
@@ -188,12 +193,13 @@ async def _until_new_champion(
     at: Installation, replayer: Replayer, use_case: str, requests: pa.Table, before: str, into: Replayed
 ) -> None:
     """Keep deciding at a quarter of the rate until a new version serves and the loop is idle, or time is up."""
-    burst = requests.slice(0, max(1, int(RATE / 4)))
+    rate = _rate(at, use_case) / 4
+    burst = requests.slice(0, max(1, int(rate)))
     deadline = time.monotonic() + _CHAMPION_S
     settled = 0
     with traffic_process() as sending:
         while time.monotonic() < deadline and settled < 3:
-            result = await replayer.send(sending, burst, RATE / 4)
+            result = await replayer.send(sending, burst, rate)
             into.traffic.extend(result)
             for answer in result.answers:
                 if answer is not None:
