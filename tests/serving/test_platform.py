@@ -18,7 +18,7 @@ from benchmarks.serving import _deployed, _platform, _token
 from benchmarks.stage import USE_CASE, Stage
 from headway.client import Client
 from headway.core.clock import SystemClock
-from headway.core.errors import NotSigned, Tampered, Unauthenticated
+from headway.core.errors import NotSigned, Tampered
 from headway.serving.recorder import decisions_folder
 from headway.serving.spool import drain
 from tests.serving.test_spool import Lake
@@ -81,22 +81,6 @@ def test_decisions_reach_the_log(stage: Stage) -> None:
         assert clock.monotonic() < end, "the decisions did not reach the spool"
         drain(folder, "decisions.fraud", lake)
         found = {i for table in lake.batches.values() for i in table["decision_id"].to_pylist()}
-
-
-def test_a_handle_call_needs_a_token_like_http(stage: Stage) -> None:
-    from headway.core.ray_session import connect
-
-    token = _token(stage)
-    connect(stage.settings)
-    import ray
-
-    try:
-        client = Client.from_ray(USE_CASE, token=token)
-        assert len(client.decide(stage.rows[:3]).decisions) == 3
-        with pytest.raises(Unauthenticated):
-            Client.from_ray(USE_CASE, token="forged").decide(stage.rows[:1])
-    finally:
-        ray.shutdown()
 
 
 def test_what_is_not_as_signed_is_never_assembled(stage: Stage) -> None:
