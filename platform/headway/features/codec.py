@@ -77,7 +77,7 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
             raise _corrupt(view)
         counts[i + 1] = len(body) // size
         parts.append(body)
-    matrix = np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide).T
+    matrix = np.ascontiguousarray(np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide).T)
     values = {name: matrix[_TIMES + i] for i, name in enumerate(columns)}
     events = Events(
         keys=np.arange(m, dtype=np.int64),

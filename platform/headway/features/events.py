@@ -21,6 +21,8 @@ NULL = np.iinfo(np.int64).min
 NEVER = np.iinfo(np.int64).min
 """`truncated_before` of a key that forgot nothing."""
 _LARGEST = float(2**53)
+_FEW = 8
+"""Up to so many ranges are looked through one by one: a table would cost more than it saves."""
 _Bool = npt.NDArray[np.bool_]
 
 
@@ -58,6 +60,14 @@ class EventIndex:
         self._events = events
         self._ranks: Int64 | None = None
         m = len(events.keys)
+        self._prefix: dict[tuple[str, int], tuple[Int64, Int64 | None]] = {}
+        self._tables: dict[tuple[str, int, bool], list[Int64]] = {}
+        self._plain = m == 1
+        if self._plain:  # the usual request: one key's times are ascending as they are
+            self.span = 0
+            self.event = events.event_time
+            self._order_known(events.known_time)
+            return
         first = int(min(events.event_time.min(), events.known_time.min()))
         latest = int(max(events.event_time.max(), events.known_time.max()))
         self._first, self._latest = first, latest
@@ -69,18 +79,20 @@ class EventIndex:
         counts = events.offsets[1:] - events.offsets[:-1]
         segment = np.repeat(np.arange(m, dtype=np.int64) * span, counts)
         self.event = self.number(events.event_time) + segment
-        known = self.number(events.known_time) + segment
+        self._order_known(self.number(events.known_time) + segment)
+
+    def _order_known(self, known: Int64) -> None:
         self.monotone = bool((known[1:] >= known[:-1]).all())
         """Whether every key's events became known in the order of their event times."""
         self.known_all = known if self.monotone else np.maximum.accumulate(known)
         """Ascending: an event before position p is known at t for sure if known_all[p − 1] ≤ t."""
         self.known_any = known if self.monotone else np.minimum.accumulate(known[::-1])[::-1]
         """Ascending: no event from position p on is known at t if known_any[p] > t."""
-        self._prefix: dict[tuple[str, int], tuple[Int64, Int64 | None]] = {}
-        self._tables: dict[tuple[str, int, bool], list[Int64]] = {}
 
     def number(self, time: Int64) -> Int64:
-        """Return the times as numbers in [0, span), order kept."""
+        """Return the times as numbers in [0, span), order kept; of a single key the times themselves."""
+        if self._plain:
+            return time
         if self._ranks is not None:
             return np.searchsorted(self._ranks, time, side="right").astype(np.int64)
         return np.minimum(np.maximum(time - (self._first - 1), 0), self._latest - self._first + 1)
@@ -105,6 +117,9 @@ class EventIndex:
         if not tables:
             values = self._events.values[column]
             tables.append(values if largest else np.where(values == NULL, np.iinfo(np.int64).max, values))
+        if len(lo) <= _FEW:
+            ranges = zip(lo.tolist(), hi.tolist(), strict=True)
+            return np.array([pick.reduce(tables[0][begin:end]) for begin, end in ranges], np.int64)
         level = np.frexp((hi - lo).astype(np.float64))[1].astype(np.int64) - 1
         for step in range(len(tables), int(level.max(initial=0)) + 1):
             below, half = tables[-1], 1 << (step - 1)

@@ -95,7 +95,7 @@ def _settle_memory() -> None:
     """Take everything loaded so far out of the garbage collector's rounds: a full one over it costs milliseconds."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(5_000, 10, 10)
 
 
 def _replica_name(use_case: str, now: int) -> str:
