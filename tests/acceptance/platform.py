@@ -80,14 +80,11 @@ class Platform:
         return json.loads(self.headway(*arguments, "--json").stdout)
 
     def demo(self, *, requests: int) -> dict[str, Any]:
-        """Run the core story and return its report; latency alone may be missed on a busy machine."""
+        """Run the core story and return its report; it succeeds however slow the machine is."""
         command = ("demo", "--use-case", "churn", "--story", "core", "--requests", str(requests), "--json")
         done = self.run("headway", *command, timeout=500.0)
-        assert done.returncode in (0, 1), f"{done.returncode}\n{done.stdout}{done.stderr}"
-        assert done.stdout, done.stderr
+        assert done.returncode == 0, f"{done.returncode}\n{done.stdout}{done.stderr}"
         report: dict[str, Any] = json.loads(done.stdout)
-        missed = {item["clause"] for item in report["use_cases"]["churn"]["clauses"] if item["verdict"] == "miss"}
-        assert bool(missed) == bool(done.returncode), done.stderr
         self.first = self.first or report
         return report
 

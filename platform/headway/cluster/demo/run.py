@@ -32,7 +32,8 @@ class DemoResult:
 
     report: Report
     passed: bool
-    """No clause was missed and every story went as told; "not shown" is not a failure."""
+    """Every story went as told: nothing failed, nothing was skewed, nothing is missing from the log. A clause that was
+    missed is on the scoreboard; how fast this machine is does not make the demo fail."""
     lines: tuple[str, ...]
     """What to do next: a call that works, the page, how to stop."""
 
@@ -108,8 +109,7 @@ def _one(
         latency_histogram=histogram,
         drift=changed.facts if changed else None,
     )
-    missed = any(clause.verdict == "miss" for clause in entry.clauses)
-    good = not missed and (changed is None or changed.passed)
+    good = (shown is None or shown.sound) and (changed is None or changed.passed)
     return save_report(path, use_case, entry), good, _curl(at, ready)
 
 

@@ -44,6 +44,12 @@ class CoreResult:
     clauses: list[ClauseResult]
     consistency: ConsistencyReport
 
+    @property
+    def sound(self) -> bool:
+        """Whether all requests were answered, all answers logged, and all online reads equal the offline ones."""
+        seen = self.observed
+        return not seen.failures and not seen.mismatches and seen.logged == len(seen.latencies_ms)
+
 
 def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = REQUESTS) -> CoreResult:
     """Replay the live range up to the drift, and judge what was seen."""
