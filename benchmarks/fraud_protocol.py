@@ -138,7 +138,7 @@ def our_features(facts: Facts, rows: Int) -> npt.NDArray[np.float32]:
 
 def _window_features(view: WindowView, facts: Facts, known: Int, rows: Int, at: Int) -> Columns:
     keys = facts[view.entity.key]
-    values = {(name, scale): scaled(facts[name], scale, field=name) for name, scale in view.columns}
+    values = np.array([scaled(facts[name], scale, field=name) for name, scale in view.columns], np.int64)
     events = build_events(keys, facts["event_time"], known, facts[view.source.id], values)
     row_key = np.searchsorted(events.keys, keys[rows]).astype(np.int64)
     return dict(window_columns(view, events, row_key, at).columns)

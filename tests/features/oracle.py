@@ -87,7 +87,7 @@ def once(events: Sequence[Event]) -> list[Event]:
 
 def retained(view: WindowView, events: Sequence[Event], key: int, t: int, cutoff: bool) -> list[Event]:
     own = once([e for e in events if e.key == key])
-    known = [e for e in own if (e.known_time <= t if cutoff else e.event_time <= t)]
+    known = [e for e in own if e.event_time <= t and (e.known_time <= t or not cutoff)]
     return known[max(0, len(known) - view.max_events) :]
 
 

@@ -80,16 +80,15 @@ def events_of(view: WindowView, table: pa.Table) -> Events:
     if table.num_rows and table[view.entity.key].null_count:
         table = table.filter(pc.is_valid(table[view.entity.key]))
     source = view.source
-    values = {
-        (column, scale): scaled(numbers(table, column, source.columns[column]), scale, field=column)
-        for column, scale in view.columns
-    }
+    values = [
+        scaled(numbers(table, column, source.columns[column]), scale, field=column) for column, scale in view.columns
+    ]
     return build_events(
         keys(table, view.entity.key, view.entity.dtype),
         times(table, EVENT_TIME),
         times(table, KNOWN_TIME, otherwise=EVENT_TIME),
         event_ids(np.asarray(table[source.id].to_numpy())),
-        values,
+        np.array(values, np.int64).reshape(len(values), table.num_rows),
     )
 
 

@@ -45,10 +45,10 @@ def pack(sequence: int, truncated_before: int, records: bytes) -> bytes:
     return HEADER.pack(MAGIC, sequence, truncated_before, zlib.crc32(records)) + records
 
 
-def records(view: WindowView, events: Events) -> Int64:
+def records(events: Events) -> Int64:
     """Return the events as a matrix int64[e, width]."""
     assert events.ids is not None
-    columns = [events.event_time, events.known_time, events.ids, *(events.values[name] for name in view.columns)]
+    columns = [events.event_time, events.known_time, events.ids, *events.values]
     return np.ascontiguousarray(np.stack(columns, axis=1), "<i8")
 
 
@@ -57,8 +57,7 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
 
     Raises CorruptState where a value is not what `pack` wrote.
     """
-    columns = view.columns
-    wide = _TIMES + len(columns)
+    wide = width(view)
     size = wide * 8
     header = HEADER.size
     m = len(payloads)
@@ -78,14 +77,13 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
         counts[i + 1] = len(body) // size
         parts.append(body)
     matrix = np.ascontiguousarray(np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide).T)
-    values = {name: matrix[_TIMES + i] for i, name in enumerate(columns)}
     events = Events(
         keys=np.arange(m, dtype=np.int64),
         offsets=np.cumsum(counts, dtype=np.int64),
         event_time=matrix[0],
         known_time=matrix[1],
         ids=matrix[2],
-        values=values,
+        values=matrix[_TIMES:],
         truncated_before=np.array(truncated, np.int64),
     )
     return events, sequences

@@ -172,13 +172,13 @@ def merge(view: WindowView, new: Events, stored: list[bytes | None]) -> _Merged:
             np.concatenate([old.event_time, new.event_time]),
             np.concatenate([old.known_time, new.known_time]),
             np.concatenate([old.ids, new.ids]),
-            {name: np.concatenate([old.values[name], new.values[name]]) for name in view.columns},
+            np.concatenate([old.values, new.values], axis=1),
         )
     begin, expired = _bounds(view, both, new)
     truncated = old.truncated_before.copy()
     dropped = begin > both.offsets[:-1]
     truncated[dropped] = np.maximum(truncated[dropped], both.event_time[begin[dropped] - 1])
-    data = codec.records(view, both)
+    data = codec.records(both)
     merged = _Merged(
         events=both, pruned=int(expired.sum()), overflowed=int((begin - both.offsets[:-1] - expired).sum())
     )
@@ -224,7 +224,7 @@ def _pick(events: Events, positions: Int64) -> Events:
         event_time=events.event_time[rows],
         known_time=events.known_time[rows],
         ids=events.ids[rows],
-        values={name: column[rows] for name, column in events.values.items()},
+        values=events.values[:, rows],
         truncated_before=np.full(len(positions), NEVER, np.int64),
     )
 

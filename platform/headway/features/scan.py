@@ -1,0 +1,179 @@
+"""The inner loop of window features: one backward walk over a key's events per row, compiled to machine code.
+
+A request has few rows, and there the price of a vectorised formulation is not arithmetic but some forty calls into
+numpy. A compiled loop is cheap for one row and for millions, and it reads like the definition. The distinct ends of a
+view's windows cut the time before t into bands, numbered from 0 at t; each event falls into one band, and every window
+is a run of bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from headway.core.times import DAY
+from headway.features.events import NEVER, NULL
+
+COUNT, SUM, MEAN, MIN, MAX, LAST, SINCE_FIRST, SINCE_LAST = range(8)
+PRESENT, MISSING, EXPIRED, TRUNCATED = 0, 1, 2, 5
+_HIGHEST = np.iinfo(np.int64).max
+_DAY = float(DAY)
+
+
+@cache
+def compiled() -> Callable[..., None]:
+    """Return `_scan` as machine code; it is compiled once per installation and then loaded from numba's cache."""
+    import numba  # heavy: only processes that evaluate features pay for it
+
+    def read(dtype: Any, dimensions: int) -> Any:
+        return numba.types.Array(dtype, dimensions, "C", readonly=True)
+
+    i8, f8 = numba.int64, numba.float64
+    events = (read(i8, 1), read(i8, 1), read(i8, 1), read(i8, 2), read(i8, 1))
+    rows = (read(i8, 1), read(i8, 1), numba.boolean)
+    plan = (read(i8, 1), i8, numba.boolean, read(i8, 2), read(f8, 1))
+    out = (numba.types.Array(numba.float32, 2, "C"), numba.types.Array(numba.uint8, 1, "C"))
+    made: Callable[..., None] = numba.njit(numba.void(*events, *rows, *plan, *out), cache=True, nogil=True)(_scan)
+    return made
+
+
+def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled whole; its types are above
+    offsets, event_time, known_time, values, truncated_before,
+    row_key, at, cutoff,
+    bounds, max_events, endless, features, scales,
+    columns, status,
+):  # fmt: skip
+    """Fill `columns` float32[f, n] and `status` uint8[n].
+
+    Args:
+        offsets: int64[m + 1], where each key's events begin; they are in order of event time.
+        event_time: int64[e].
+        known_time: int64[e].
+        values: int64[c, e], `NULL` where there is none.
+        truncated_before: int64[m].
+        row_key: int64[n], −1: no key.
+        at: int64[n], decision times.
+        cutoff: Whether an event counts only once it is known.
+        bounds: int64[b], distances of window ends from t, ascending.
+        max_events: Of a key's events known at t only so many, the newest, count.
+        endless: Whether a window goes back to the first event.
+        features: int64[f, 4]: statistic, column (−1: none), first and last band.
+        scales: float64[f].
+        columns: The features.
+        status: One per row.
+    """
+    bands = len(bounds) + 1
+    lowest = bounds[bands - 2] if bands > 1 else 0
+    width = len(values)
+    count = np.empty(bands, np.int64)
+    newest = np.empty(bands, np.int64)
+    oldest = np.empty(bands, np.int64)
+    present = np.empty((width, bands), np.int64)
+    total = np.empty((width, bands), np.int64)
+    least = np.empty((width, bands), np.int64)
+    most = np.empty((width, bands), np.int64)
+    for row in range(len(at)):
+        t = at[row]
+        key = row_key[row]
+        count[:] = 0
+        newest[:] = -1
+        present[:] = 0
+        total[:] = 0
+        least[:] = _HIGHEST
+        most[:] = NULL
+        kept = 0
+        truncated = False
+        if key >= 0:
+            begin, above = offsets[key], offsets[key + 1]
+            below = begin
+            while below < above:  # the first event after t
+                middle = (below + above) >> 1
+                if event_time[middle] <= t:
+                    below = middle + 1
+                else:
+                    above = middle
+            band = 0
+            for position in range(below - 1, begin - 1, -1):
+                if cutoff and known_time[position] > t:
+                    continue
+                distance = t - event_time[position]
+                reached = endless or distance < lowest
+                if kept == max_events:
+                    truncated = reached
+                    break
+                kept += 1
+                if not reached:
+                    break
+                while band < bands - 1 and bounds[band] <= distance:
+                    band += 1
+                count[band] += 1
+                if newest[band] < 0:
+                    newest[band] = position
+                oldest[band] = position
+                for column in range(width):
+                    value = values[column, position]
+                    if value != NULL:
+                        present[column, band] += 1
+                        total[column, band] += value
+                        least[column, band] = min(least[column, band], value)
+                        most[column, band] = max(most[column, band], value)
+            forgotten = truncated_before[key]
+            if forgotten != NEVER:
+                kept += 1
+                truncated = truncated or endless or forgotten > t - lowest
+        found = False
+        for feature in range(len(features)):
+            statistic = features[feature, 0]
+            column = features[feature, 1]
+            first = features[feature, 2]
+            last = features[feature, 3]
+            events = 0
+            for band in range(first, last + 1):
+                events += count[band]
+            found = found or events > 0
+            result = np.nan
+            if statistic == COUNT:
+                result = float(events)
+            elif statistic in (SUM, MEAN):
+                amount = 0
+                some = 0
+                for band in range(first, last + 1):
+                    amount += total[column, band]
+                    some += present[column, band]
+                if statistic == SUM:
+                    result = amount / scales[feature]
+                elif some > 0:
+                    result = amount / some / scales[feature]
+            elif statistic == MIN:
+                extreme = _HIGHEST
+                for band in range(first, last + 1):
+                    extreme = min(extreme, least[column, band])
+                if extreme != _HIGHEST:
+                    result = extreme / scales[feature]
+            elif statistic == MAX:
+                extreme = NULL
+                for band in range(first, last + 1):
+                    extreme = max(extreme, most[column, band])
+                if extreme != NULL:
+                    result = extreme / scales[feature]
+            elif events > 0:
+                position = -1
+                for band in range(first, last + 1):
+                    if count[band] > 0 and (position < 0 or statistic == SINCE_FIRST):
+                        position = oldest[band] if statistic == SINCE_FIRST else newest[band]
+                if statistic != LAST:
+                    result = (t - event_time[position]) / _DAY
+                elif values[column, position] != NULL:
+                    result = values[column, position] / scales[feature]
+            columns[feature, row] = result
+        if truncated:
+            status[row] = TRUNCATED
+        elif found:
+            status[row] = PRESENT
+        elif kept > 0:
+            status[row] = EXPIRED
+        else:
+            status[row] = MISSING
