@@ -27,11 +27,17 @@ from benchmarks.stage import USE_CASE, Stage, our_requests, peer_requests, prepa
 ROOT = Path(__file__).resolve().parent.parent
 OURS, FASTAPI, STOCK = "headway", "fastapi + xgboost", "ray serve (stock) + xgboost"
 _CONNECTIONS = (1, 8, 32)
+_METRICS = (
+    ("throughput", "rps", "requests/s"),
+    ("p50", "p50_ms", "ms"),
+    ("p99", "p99_ms", "ms"),
+    ("generator", "cpu", "share of a core"),
+)
 
 
 def benchmark(*, quick: bool = False) -> Report:
-    """Run everything and return the report."""
-    runs, seconds = (1, 2.0) if quick else (3, 5.0)
+    """Run everything and return the report; a ratio is the median over pairs of runs that follow one another."""
+    runs, seconds = (1, 2.0) if quick else (7, 3.0)
     collector = Collector("serving")
     work = Path(tempfile.mkdtemp(prefix="hb"))
     try:
@@ -39,39 +45,48 @@ def benchmark(*, quick: bool = False) -> Report:
             write_requests(work / "ours.bin", our_requests(stage, _token(stage)))
             write_requests(work / "peers.bin", peer_requests(stage))
             with _deployed(stage) as port:
-                ours = _measure(collector, OURS, port, work / "ours.bin", runs=runs, seconds=seconds)
-        with _fastapi(work) as port:
-            fastapi = _measure(collector, FASTAPI, port, work / "peers.bin", runs=runs, seconds=seconds)
-        with _stock(work) as port:
-            stock = _measure(collector, STOCK, port, work / "peers.bin", runs=runs, seconds=seconds)
+                with _fastapi(work) as peer:
+                    fastapi = _pairs(collector, work, port, FASTAPI, peer, runs=runs, seconds=seconds)
+                with _stock(work) as peer:
+                    stock = _pairs(collector, work, port, STOCK, peer, runs=min(runs, 3), seconds=seconds)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    collector.hold("32 connections, requests/s over FastAPI", ours[32][0] / fastapi[32][0], "times", ">=", 2.5)
-    collector.hold("32 connections, requests/s over stock Ray Serve", ours[32][0] / stock[32][0], "times", ">=", 12.0)
-    collector.hold("1 connection, p50 over FastAPI", ours[1][1] / fastapi[1][1], "times", "<=", 1.6)
+    collector.hold("32 connections, requests/s over FastAPI", fastapi[32][0], "times", ">=", 2.5)
+    collector.hold("32 connections, requests/s over stock Ray Serve", stock[32][0], "times", ">=", 12.0)
+    collector.hold("1 connection, p50 over FastAPI", fastapi[1][1], "times", "<=", 1.6)
     return collector.report()
 
 
-def _measure(
-    collector: Collector, system: str, port: int, requests: Path, *, runs: int, seconds: float
+def _pairs(
+    collector: Collector, work: Path, port: int, peer: str, peer_port: int, *, runs: int, seconds: float
 ) -> dict[int, tuple[float, float]]:
-    """Return (requests/s, p50 ms) by connections, medians over the runs."""
+    """Run ours and a peer in turn; return the ratios of requests/s and p50 by connections, ours over theirs."""
     found = {}
+    ours, theirs = f"{OURS}, beside {peer}", peer
     for connections in _CONNECTIONS:
-        results = [_load(port, connections, seconds, requests) for _ in range(runs)]
-        for result in results:
-            if result["errors"]:
-                raise RuntimeError(f"{system}: {result['errors']} errors, first: {result['first_error']}")
-            if result["cpu"] > VOID_ABOVE:
-                raise RuntimeError(f"{system}: the generator used {result['cpu']:.0%} of a core: the run is void")
         case = f"{connections} connections"
-        rate = collector.add(system, case, "throughput", "requests/s", [r["rps"] for r in results])
-        p50 = collector.add(system, case, "p50", "ms", [r["p50_ms"] for r in results])
-        collector.add(system, case, "p99", "ms", [r["p99_ms"] for r in results])
-        collector.add(system, case, "generator", "share of a core", [r["cpu"] for r in results])
-        print(f"{system}, {case}: {rate:.0f} requests/s, p50 {p50:.2f} ms", flush=True)
+        measured: dict[str, list[dict[str, Any]]] = {ours: [], theirs: []}
+        for _ in range(runs):
+            measured[ours].append(_run(OURS, port, connections, seconds, work / "ours.bin"))
+            measured[theirs].append(_run(peer, peer_port, connections, seconds, work / "peers.bin"))
+        for system, results in measured.items():
+            for metric, key, unit in _METRICS:
+                collector.add(system, case, metric, unit, [result[key] for result in results])
+        both = list(zip(measured[ours], measured[theirs], strict=True))
+        rate = collector.add(ours, case, "throughput ratio", "times", [a["rps"] / b["rps"] for a, b in both])
+        p50 = collector.add(ours, case, "p50 ratio", "times", [a["p50_ms"] / b["p50_ms"] for a, b in both])
+        print(f"{ours}, {case}: {rate:.2f} times the requests/s, {p50:.2f} times the p50", flush=True)
         found[connections] = (rate, p50)
     return found
+
+
+def _run(system: str, port: int, connections: int, seconds: float, requests: Path) -> dict[str, Any]:
+    result = _load(port, connections, seconds, requests)
+    if result["errors"]:
+        raise RuntimeError(f"{system}: {result['errors']} errors, first: {result['first_error']}")
+    if result["cpu"] > VOID_ABOVE:
+        raise RuntimeError(f"{system}: the generator used {result['cpu']:.0%} of a core: the run is void")
+    return result
 
 
 def _load(port: int, connections: int, seconds: float, requests: Path) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import uuid
+
+_LOW = (1 << 62) - 1
+_MILLISECONDS = (1 << 48) - 1
 
 
 def uuid7(now: int) -> str:
     """Return a UUIDv7 for `now` (UTC microseconds), random in its 74 low bits."""
-    milliseconds = now // 1_000
-    tail = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76
-    value |= ((tail >> 62) & 0xFFF) << 64
-    value |= 0b10 << 62
-    value |= tail & ((1 << 62) - 1)
-    return str(uuid.UUID(int=value))
+    return uuid7_of(now, int.from_bytes(os.urandom(10), "big"))
+
+
+def uuid7_of(now: int, free: int) -> str:
+    """Return the UUIDv7 of `now` (UTC microseconds) whose 74 free bits are the low ones of `free`."""
+    high = (now // 1_000 & _MILLISECONDS) << 16 | 0x7 << 12 | free >> 62 & 0xFFF
+    text = f"{high << 64 | 0b10 << 62 | free & _LOW:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

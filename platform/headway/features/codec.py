@@ -61,11 +61,13 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
     size = wide * 8
     header = HEADER.size
     m = len(payloads)
-    counts = [0] * (m + 1)
+    offsets = [0] * (m + 1)
+    end = 0
     truncated = [NEVER] * m
     sequences = [0] * m
     parts: list[memoryview] = []
     for i, payload in enumerate(payloads):
+        offsets[i + 1] = end
         if payload is None:
             continue
         body = memoryview(payload)[header:]
@@ -74,12 +76,13 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
         magic, sequences[i], truncated[i], checksum = HEADER.unpack_from(payload)
         if magic != MAGIC or zlib.crc32(body) != checksum:
             raise _corrupt(view)
-        counts[i + 1] = len(body) // size
+        end += len(body) // size
+        offsets[i + 1] = end
         parts.append(body)
     matrix = np.ascontiguousarray(np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide).T)
     events = Events(
         keys=np.arange(m, dtype=np.int64),
-        offsets=np.cumsum(counts, dtype=np.int64),
+        offsets=np.array(offsets, np.int64),
         event_time=matrix[0],
         known_time=matrix[1],
         ids=matrix[2],

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from headway.core.canonical import canonical, sha256
@@ -167,7 +168,7 @@ class WindowView:
     owner: str = ""
     description: str = ""
 
-    @property
+    @cached_property
     def columns(self) -> tuple[tuple[str, int], ...]:
         """The (column, scale) pairs kept as int64 per event, sorted."""
         return tuple(sorted({(a.column, a.scale) for a in self.aggregates if a.column is not None}))

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from headway.core.canonical import canonical, sha256
-from headway.core.errors import DefinitionError, InvalidValue
+from headway.core.errors import DefinitionError, HeadwayError, InvalidValue
 from headway.core.times import EVENT_TIME
 from headway.core.types import Columns, Int64, Matrix
 from headway.features import events, scan, windows
@@ -52,21 +52,24 @@ def transform(service: FeatureService, columns: Columns, at: Int64) -> Columns:
 
 def matrix(service: FeatureService, columns: Columns) -> Matrix:
     """Return float32[n, k] in the order of `service.features`, missing values as NaN; InvalidValue names what lacks."""
-    stacked: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = []
+    try:
+        stacked = np.array([columns[name] for name in service.features], np.float32)
+    except (KeyError, TypeError, ValueError):
+        raise _not_numbers(service, columns) from None
+    return np.ascontiguousarray(stacked.T)
+
+
+def _not_numbers(service: FeatureService, columns: Columns) -> HeadwayError:
+    """Find the column that cannot be part of a matrix."""
     for name in service.features:
         column = columns.get(name)
         if column is None:
-            raise InvalidValue(name, f"a feature of {service.name} that is not among the columns")
+            return InvalidValue(name, f"a feature of {service.name} that is not among the columns")
         try:
-            stacked.append(np.asarray(column, dtype=np.float32))
+            np.asarray(column, dtype=np.float32)
         except (TypeError, ValueError):
-            raise InvalidValue(name, f"{column.dtype} values where the model needs numbers") from None
-    if not stacked:
-        return np.empty((0, 0), np.float32)
-    result = np.empty((len(stacked[0]), len(stacked)), np.float32)
-    for position, values in enumerate(stacked):
-        result[:, position] = values
-    return result
+            return InvalidValue(name, f"{column.dtype} values where the model needs numbers")
+    return InvalidValue("columns", "they differ in length")
 
 
 def kernel_sha256(service: FeatureService) -> str:

@@ -19,7 +19,7 @@ from headway.core.types import Int64, Matrix
 Float32 = npt.NDArray[np.float32]
 SCORE = "score"
 _BINS = 256
-_BUFFERED = 64
+_BUFFERED = 512
 _FEATURE_STEP = 1 << 33
 
 
@@ -118,7 +118,7 @@ def _edges(values: Float32) -> list[float]:
 
 
 class Counter:
-    """Counts batches into a profile's bins; one search per batch over all features' edges together."""
+    """Counts rows into a profile's bins, many at a time: one search over all features' edges together."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -131,16 +131,14 @@ class Counter:
         self._edges = np.concatenate(edges)
         self._position = np.arange(self._width, dtype=np.int64)
         self._total = np.zeros(profile.bins, np.int64)
-        self._buffer: list[Int64] = []
+        self._buffer: list[tuple[Matrix, Float32]] = []
+        self._rows = 0
 
     def add(self, matrix: Matrix, scores: Float32) -> None:
-        """Count n rows: float32[n, k] model input and float32[n] scores."""
-        values = np.empty((len(matrix), self._width), np.float32)
-        values[:, :-1] = matrix
-        values[:, -1] = scores
-        bins = np.searchsorted(self._edges, (_ordered(values) + self._shift).ravel())
-        self._buffer.append((bins.reshape(values.shape) + self._position).ravel())
-        if len(self._buffer) >= _BUFFERED or len(matrix) > _BUFFERED:
+        """Count n rows: float32[n, k] model input and float32[n] scores; they must not change afterwards."""
+        self._buffer.append((matrix, scores))
+        self._rows += len(matrix)
+        if self._rows >= _BUFFERED:
             self._collapse()
 
     def drain(self) -> Int64:
@@ -150,9 +148,14 @@ class Counter:
         return total
 
     def _collapse(self) -> None:
-        if self._buffer:
-            buffered, self._buffer = self._buffer, []
-            self._total += np.bincount(np.concatenate(buffered), minlength=len(self._total))
+        if not self._rows:
+            return
+        values = np.empty((self._rows, self._width), np.float32)
+        np.concatenate([matrix for matrix, _ in self._buffer], out=values[:, :-1])
+        np.concatenate([scores for _, scores in self._buffer], out=values[:, -1])
+        self._buffer, self._rows = [], 0
+        bins = np.searchsorted(self._edges, (_ordered(values) + self._shift).ravel())
+        self._total += np.bincount((bins.reshape(values.shape) + self._position).ravel(), minlength=len(self._total))
 
 
 def _ordered(values: Float32) -> Int64:

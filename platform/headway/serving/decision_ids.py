@@ -13,14 +13,17 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from headway.core.errors import CorruptState
+from headway.core.ids import uuid7_of
 
 _KEY_BYTES = 32
 _POOL = 4_096
+_TAG_BITS = 40
+_DRAWN = 5
+"""Random bytes drawn per id."""
+_DRAW = (1 << 34) - 1
 
 
 def load_key(path: Path) -> bytes:
@@ -58,12 +61,14 @@ class DecisionIds:
 
     def make(self, count: int, now: int) -> list[str]:
         """Return `count` ids for the time `now` (UTC microseconds)."""
-        blocks = np.zeros((count, 16), dtype=np.uint8)
-        blocks[:, :6] = np.frombuffer((now // 1_000 & (1 << 48) - 1).to_bytes(6, "big"), dtype=np.uint8)
-        blocks[:, 6:11] = self._bytes(5 * count).reshape(count, 5)
-        blocks[:, 6] &= 0x03
-        tags = self._tags(blocks)
-        return _texts(blocks, tags)
+        time = (now // 1_000 & (1 << 48) - 1).to_bytes(6, "big")
+        drawn = self._bytes(_DRAWN * count)
+        draws = [int.from_bytes(drawn[i : i + _DRAWN], "big") & _DRAW for i in range(0, len(drawn), _DRAWN)]
+        sealed = self._cipher.update(b"".join(_block(time, draw) for draw in draws))
+        return [
+            uuid7_of(now, draw << _TAG_BITS | int.from_bytes(sealed[16 * i : 16 * i + _TAG_BITS // 8], "big"))
+            for i, draw in enumerate(draws)
+        ]
 
     def known(self, text: str) -> bool:
         """Say whether this use case issued the id."""
@@ -74,27 +79,16 @@ class DecisionIds:
         if str(value) != text or value.version != 7 or value.variant != uuid.RFC_4122:
             return False
         free = ((value.int >> 64 & 0xFFF) << 62) | (value.int & (1 << 62) - 1)
-        block = (value.int >> 80).to_bytes(6, "big") + (free >> 40).to_bytes(5, "big") + bytes(5)
-        tag = self._tags(np.frombuffer(block, dtype=np.uint8).reshape(1, 16))[0]
-        return bool(tag.tobytes() == (free & (1 << 40) - 1).to_bytes(5, "big"))
+        sealed: bytes = self._cipher.update(_block((value.int >> 80).to_bytes(6, "big"), free >> _TAG_BITS))
+        return int.from_bytes(sealed[: _TAG_BITS // 8], "big") == free & (1 << _TAG_BITS) - 1
 
-    def _tags(self, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        sealed = self._cipher.update(blocks.tobytes())
-        return np.frombuffer(sealed, dtype=np.uint8).reshape(-1, 16)[:, :5]
-
-    def _bytes(self, count: int) -> npt.NDArray[np.uint8]:
+    def _bytes(self, count: int) -> bytes:
         if len(self._random) < count:
             self._random = os.urandom(max(_POOL, count))
         taken, self._random = self._random[:count], self._random[count:]
-        return np.frombuffer(taken, dtype=np.uint8)
+        return taken
 
 
-def _texts(blocks: npt.NDArray[np.uint8], tags: npt.NDArray[np.uint8]) -> list[str]:
-    """Lay time, version, variant, random bits and tag out as RFC 9562 wants them."""
-    texts = []
-    for block, tag in zip(blocks[:, :11].tolist(), tags.tolist(), strict=True):
-        free = int.from_bytes(bytes(block[6:]), "big") << 40 | int.from_bytes(bytes(tag), "big")
-        value = int.from_bytes(bytes(block[:6]), "big") << 80 | 0x7 << 76 | (free >> 62) << 64 | 0b10 << 62
-        text = f"{value | free & (1 << 62) - 1:032x}"
-        texts.append(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
-    return texts
+def _block(time: bytes, draw: int) -> bytes:
+    """Return what the tag is made of; the use case is in the key."""
+    return time + draw.to_bytes(_DRAWN, "big") + bytes(5)

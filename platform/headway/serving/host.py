@@ -24,7 +24,6 @@ from headway.models.artefact import Artefact
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.5
-_LATEST = np.iinfo(np.int64).max
 Load = Callable[[VersionRef], Artefact]
 """Verify and load a version; blocking."""
 
@@ -37,9 +36,7 @@ class LoadedModel:
         self.artefact = artefact
         self._backend = artefact.backend
         self._counter = Counter(artefact.profile)
-        self._rows = 0
-        self._first = _LATEST
-        self._last = 0
+        self._times: list[Int64] = []
 
     @property
     def version(self) -> str:
@@ -51,29 +48,27 @@ class LoadedModel:
         return self._backend.predict(matrix)
 
     def count(self, matrix: Matrix, scores: Matrix, at: Int64) -> None:
-        """Add served rows to the counts."""
+        """Add served rows to the counts; the arrays are kept for a moment and must not change."""
         self._counter.add(matrix, scores)
-        self._rows += len(at)
-        self._first = min(self._first, int(at.min()))
-        self._last = max(self._last, int(at.max()))
+        self._times.append(at)
 
     def drain(self, use_case: str, replica: str, sequence: int) -> CountsDelta | None:
         """Return and reset what was counted, None if nothing was; call it on the thread that counts."""
-        if not self._rows:
+        if not self._times:
             return None
-        delta = CountsDelta(
+        at = np.concatenate(self._times)
+        self._times = []
+        return CountsDelta(
             use_case=use_case,
             version=self.ref.version,
             profile_sha256=self.artefact.statement.reference_profile_sha256,
             replica=replica,
             sequence=sequence,
-            first_time=self._first,
-            last_time=self._last,
-            rows=self._rows,
+            first_time=int(at.min()),
+            last_time=int(at.max()),
+            rows=len(at),
             counts=np.ascontiguousarray(self._counter.drain(), dtype="<i8").tobytes(),
         )
-        self._rows, self._first, self._last = 0, _LATEST, 0
-        return delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class Scorer:
         if scores is None:
             return self._by_rules(batch, "model:failed")
         if not np.isfinite(scores).all():
-            self._replace(batch, scores)
+            scores = self._replaced(batch, scores)
         return self._finish(batch, scores)
 
     async def _features(self, batch: _Batch) -> Any:
@@ -111,7 +111,7 @@ class Scorer:
     def _judge(self, batch: _Batch, online: Any, features: Columns) -> None:
         """Mark rows by status, and apply the freshness clauses to `features` in place."""
         for view, status in online.status.items():
-            if status.any():
+            if np.count_nonzero(status):
                 for index in np.flatnonzero(status).tolist():
                     mark = _MARKS.get(Status(int(status[index])))
                     if mark is not None:
@@ -148,16 +148,18 @@ class Scorer:
             return scores
         return None
 
-    def _replace(self, batch: _Batch, scores: Matrix) -> None:
-        """Put the rules' score where the model gave none that is a number."""
+    def _replaced(self, batch: _Batch, scores: Matrix) -> Matrix:
+        """Return the scores with the rules' where the model gave none that is a number."""
         if self._rules is None:
             raise Unavailable("the model gave a score that is not a number", retry_after_s=_NOT_READY_S)
         bad = ~np.isfinite(scores)
         columns = {name: values[bad] for name, values in batch.columns.items()}
+        scores = scores.copy()  # what the model said is counted
         scores[bad] = self._rules.apply({EVENT_TIME: batch.at[bad], **columns})
         for index in np.flatnonzero(bad).tolist():
             batch.arms[index] = RULES_ARM
             batch.mark(index, "model:not_finite")
+        return scores
 
     def _by_rules(self, batch: _Batch, why: str) -> Sequence[Answer | Exception]:
         """Answer the whole batch by the rules, features as they are or missing."""
