@@ -21,7 +21,7 @@ from features.simulators.fraud import tables
 from headway.core.times import DAY, parse_time
 from headway.core.types import Columns
 from headway.features.definitions import WindowView
-from headway.features.events import build_events, scaled
+from headway.features.events import build_events, make_records, scaled
 from headway.features.kernel import matrix, transform
 from headway.features.windows import window_columns
 from headway.training.metrics import Ranking, card_precision
@@ -138,8 +138,8 @@ def our_features(facts: Facts, rows: Int) -> npt.NDArray[np.float32]:
 
 def _window_features(view: WindowView, facts: Facts, known: Int, rows: Int, at: Int) -> Columns:
     keys = facts[view.entity.key]
-    values = np.array([scaled(facts[name], scale, field=name) for name, scale in view.columns], np.int64)
-    events = build_events(keys, facts["event_time"], known, facts[view.source.id], values)
+    values = [scaled(facts[name], scale, field=name) for name, scale in view.columns]
+    events = build_events(keys, make_records(facts["event_time"], known, facts[view.source.id], values))
     row_key = np.searchsorted(events.keys, keys[rows]).astype(np.int64)
     return dict(window_columns(view, events, row_key, at).columns)
 

@@ -116,18 +116,17 @@ def amount_ratios(columns: Columns) -> Columns:
 
     Single divisions only: they round alike on every processor and for every batch size.
     """
-    ratios: Columns = {}
-    for output, above, below in (
-        ("amount_to_mean_30d", "amount", "card_activity__amount_mean_30d"),
-        ("amount_to_max_30d", "amount", "card_activity__amount_max_30d"),
-        ("mean_7d_to_mean_30d", "card_activity__amount_mean_7d", "card_activity__amount_mean_30d"),
-        ("max_7d_to_mean_30d", "card_activity__amount_max_7d", "card_activity__amount_mean_30d"),
-    ):
-        usual = columns[below].astype(np.float32)
-        ratio = np.full(usual.shape, np.nan, dtype=np.float32)
-        np.divide(columns[above].astype(np.float32), usual, out=ratio, where=usual > 0)
-        ratios[output] = ratio
-    return ratios
+    ratios = {
+        "amount_to_mean_30d": ("amount", "card_activity__amount_mean_30d"),
+        "amount_to_max_30d": ("amount", "card_activity__amount_max_30d"),
+        "mean_7d_to_mean_30d": ("card_activity__amount_mean_7d", "card_activity__amount_mean_30d"),
+        "max_7d_to_mean_30d": ("card_activity__amount_max_7d", "card_activity__amount_mean_30d"),
+    }
+    above = np.array([columns[name] for name, _ in ratios.values()], np.float32)
+    usual = np.array([columns[name] for _, name in ratios.values()], np.float32)
+    ratio = np.full_like(usual, np.nan)
+    np.divide(above, usual, out=ratio, where=usual > 0)
+    return dict(zip(ratios, ratio, strict=True))
 
 
 fraud_v1 = FeatureService(

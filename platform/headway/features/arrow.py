@@ -13,7 +13,7 @@ from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.definitions import EventSource, WindowView
-from headway.features.events import Events, build_events, event_ids, scaled
+from headway.features.events import Events, build_events, event_ids, make_records, scaled
 
 ARROW_TYPES = {
     "int64": pa.int64(),
@@ -80,15 +80,14 @@ def events_of(view: WindowView, table: pa.Table) -> Events:
     if table.num_rows and table[view.entity.key].null_count:
         table = table.filter(pc.is_valid(table[view.entity.key]))
     source = view.source
-    values = [
-        scaled(numbers(table, column, source.columns[column]), scale, field=column) for column, scale in view.columns
-    ]
     return build_events(
         keys(table, view.entity.key, view.entity.dtype),
-        times(table, EVENT_TIME),
-        times(table, KNOWN_TIME, otherwise=EVENT_TIME),
-        event_ids(np.asarray(table[source.id].to_numpy())),
-        np.array(values, np.int64).reshape(len(values), table.num_rows),
+        make_records(
+            times(table, EVENT_TIME),
+            times(table, KNOWN_TIME, otherwise=EVENT_TIME),
+            event_ids(np.asarray(table[source.id].to_numpy())),
+            [scaled(numbers(table, name, source.columns[name]), scale, field=name) for name, scale in view.columns],
+        ),
     )
 
 

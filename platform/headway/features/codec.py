@@ -15,13 +15,11 @@ import numpy as np
 
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import CorruptState
-from headway.core.types import Int64
 from headway.features.definitions import WindowView
-from headway.features.events import NEVER, Events
+from headway.features.events import NEVER, VALUES, Events
 
 MAGIC = 0x3157_4448
 HEADER = struct.Struct("<qqqq")
-_TIMES = 3
 
 
 def prefix(view: WindowView) -> bytes:
@@ -37,19 +35,12 @@ def watermark_key(view: WindowView) -> bytes:
 
 def width(view: WindowView) -> int:
     """Return the int64s per event."""
-    return _TIMES + len(view.columns)
+    return VALUES + len(view.columns)
 
 
 def pack(sequence: int, truncated_before: int, records: bytes) -> bytes:
     """Return the stored value."""
     return HEADER.pack(MAGIC, sequence, truncated_before, zlib.crc32(records)) + records
-
-
-def records(events: Events) -> Int64:
-    """Return the events as a matrix int64[e, width]."""
-    assert events.ids is not None
-    columns = [events.event_time, events.known_time, events.ids, *events.values]
-    return np.ascontiguousarray(np.stack(columns, axis=1), "<i8")
 
 
 def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, list[int]]:
@@ -79,14 +70,10 @@ def unpack(view: WindowView, payloads: Sequence[bytes | None]) -> tuple[Events, 
         end += len(body) // size
         offsets[i + 1] = end
         parts.append(body)
-    matrix = np.ascontiguousarray(np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide).T)
     events = Events(
         keys=np.arange(m, dtype=np.int64),
         offsets=np.array(offsets, np.int64),
-        event_time=matrix[0],
-        known_time=matrix[1],
-        ids=matrix[2],
-        values=matrix[_TIMES:],
+        records=np.frombuffer(b"".join(parts), "<i8").reshape(-1, wide),
         truncated_before=np.array(truncated, np.int64),
     )
     return events, sequences

@@ -6,6 +6,7 @@ Order inside a key is (event_time, known_time, id): a total order, so that ties 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,26 +19,44 @@ NULL = np.iinfo(np.int64).min
 """A missing value of a kept column."""
 NEVER = np.iinfo(np.int64).min
 """`truncated_before` of a key that forgot nothing."""
+EVENT, KNOWN, ID, VALUES = range(4)
+"""Columns of a record; values begin at the last."""
 _LARGEST = float(2**53)
 _Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """Events of m keys; the events of key i are the rows offsets[i]:offsets[i+1]."""
+    """Events of m keys; the events of key i are the rows offsets[i]:offsets[i+1] of `records`."""
 
     keys: npt.NDArray[np.generic]
     """Distinct keys, int64 or object (str), ascending where they come from `build_events`."""
     offsets: Int64
     """int64[m + 1]."""
-    event_time: Int64
-    known_time: Int64
-    values: Int64
-    """int64[c, e]: one row per (column, scale) of the view, in its order: round(value × scale), `NULL` for none."""
+    records: Int64
+    """int64[e, 3 + c], C-contiguous: event_time, known_time, id (`event_ids`), then one value per (column, scale) of
+    the view, in its order: round(value × scale), `NULL` for none."""
     truncated_before: Int64
     """int64[m]: events up to and including this event time may have been forgotten; `NEVER`: none were."""
-    ids: Int64 | None = None
-    """Identity of each event (`event_ids`); only the stores need it."""
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.records)
+
+    @property
+    def event_time(self) -> Int64:
+        """int64[e]."""
+        return self.records[:, EVENT]
+
+    @property
+    def known_time(self) -> Int64:
+        """int64[e]."""
+        return self.records[:, KNOWN]
+
+
+def make_records(event_time: Int64, known_time: Int64, ids: Int64, values: Sequence[Int64]) -> Int64:
+    """Return columns as the rows of `Events.records`."""
+    return np.stack([event_time, known_time, ids, *values], axis=1)
 
 
 def scaled(values: npt.NDArray[np.generic], scale: int, *, field: str) -> Int64:
@@ -59,13 +78,7 @@ def event_ids(ids: npt.NDArray[np.generic]) -> Int64:
     return np.frombuffer(raw, "<i8").astype(np.int64)
 
 
-def build_events(
-    keys: npt.NDArray[np.generic],
-    event_time: Int64,
-    known_time: Int64,
-    ids: Int64,
-    values: Int64,
-) -> Events:
+def build_events(keys: npt.NDArray[np.generic], records: Int64) -> Events:
     """Group unordered events by key, sort them, and keep each id once per key.
 
     Of several events with one id the first known counts (then the smallest event_time, then the smallest values), so
@@ -75,40 +88,34 @@ def build_events(
     if keys.dtype.kind == "O":
         owned = np.array([key is not None for key in keys], dtype=np.bool_)
         if not owned.all():
-            keys, event_time, known_time, ids = keys[owned], event_time[owned], known_time[owned], ids[owned]
-            values = values[:, owned]
+            keys, records = keys[owned], records[owned]
     distinct, code = np.unique(keys, return_inverse=True)
     code = code.astype(np.int64)
-    keep = _first_of_each_id(code, event_time, known_time, ids, values)
+    keep = _first_of_each_id(code, records)
     if keep is not None:
-        code, event_time, known_time, ids = code[keep], event_time[keep], known_time[keep], ids[keep]
-        values = values[:, keep]
-    order = _order(code, event_time, known_time, ids)
+        code, records = code[keep], records[keep]
+    order = _order(code, records)
     if order is not None:
-        event_time, known_time, ids = event_time[order], known_time[order], ids[order]
-        values = values[:, order]
+        records = records[order]
     offsets = np.zeros(len(distinct) + 1, np.int64)
     np.cumsum(np.bincount(code, minlength=len(distinct)), out=offsets[1:])
     return Events(
         keys=distinct,
         offsets=offsets,
-        event_time=event_time,
-        known_time=known_time,
-        values=np.ascontiguousarray(values),
+        records=np.ascontiguousarray(records),
         truncated_before=np.full(len(distinct), NEVER, np.int64),
-        ids=ids,
     )
 
 
-def _first_of_each_id(code: Int64, event_time: Int64, known_time: Int64, ids: Int64, values: Int64) -> _Bool | None:
+def _first_of_each_id(code: Int64, records: Int64) -> _Bool | None:
     """Return the mask of events to keep, or None where no id repeats."""
+    ids = records[:, ID]
     if bool((ids[1:] > ids[:-1]).all()):
         return None
     by_id = np.sort(ids)
     if not bool((by_id[1:] == by_id[:-1]).any()):
         return None
-    columns = list(values[::-1])
-    order = np.lexsort([*columns, event_time, known_time, ids, code])
+    order = np.lexsort([*records[:, VALUES:].T[::-1], records[:, EVENT], records[:, KNOWN], ids, code])
     repeated = np.zeros(len(ids), np.bool_)
     sorted_code, sorted_ids = code[order], ids[order]
     repeated[1:] = (sorted_code[1:] == sorted_code[:-1]) & (sorted_ids[1:] == sorted_ids[:-1])
@@ -117,14 +124,15 @@ def _first_of_each_id(code: Int64, event_time: Int64, known_time: Int64, ids: In
     return keep
 
 
-def _order(code: Int64, event_time: Int64, known_time: Int64, ids: Int64) -> Int64 | None:
-    """Return the order by (key, event_time, known_time, id), or None where it is given already."""
+def _order(code: Int64, records: Int64) -> Int64 | None:
+    """Return the order by (key, event_time, known_time, id)."""
     if len(code) == 0:
         return None
+    event_time = records[:, EVENT]
     first = int(event_time.min())
     span = int(event_time.max()) - first + 1
     if span * (int(code.max()) + 1) >= 2**63:
-        return np.lexsort([ids, known_time, event_time, code])
+        return np.lexsort([records[:, ID], records[:, KNOWN], event_time, code])
     composite = code * span + (event_time - first)
     order = np.argsort(composite, kind="stable")
     composite = composite[order]
@@ -133,5 +141,5 @@ def _order(code: Int64, event_time: Int64, known_time: Int64, ids: Int64) -> Int
     tied[:-1] |= tied[1:]
     if tied.any():
         part = order[tied]
-        order[tied] = part[np.lexsort([ids[part], known_time[part], composite[tied]])]
+        order[tied] = part[np.lexsort([records[part, ID], records[part, KNOWN], composite[tied]])]
     return order.astype(np.int64)

@@ -32,7 +32,7 @@ def transform(service: FeatureService, columns: Columns, at: Int64) -> Columns:
             else:
                 raise InvalidValue(name, f"needed by the transformation {step.name!r} and not given")
         outputs = step.function(inputs)
-        if set(outputs) != set(step.outputs):
+        if outputs.keys() != step.outputs.keys():
             raise DefinitionError(
                 f"returned {', '.join(sorted(outputs)) or 'nothing'}",
                 field=f"{service.name}.{step.name}",

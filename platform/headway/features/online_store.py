@@ -85,7 +85,7 @@ class OnlineStore:
         earlier chunks are written then, and repeating the write is harmless.
         """
         new = events_of(view, conform(view.source, events, needed(view)))
-        report = WriteReport(keys=len(new.keys), events=len(new.event_time))
+        report = WriteReport(keys=len(new.keys), events=len(new))
         try:
             for begin in range(0, len(new.keys), _CHUNK):
                 self._write_keys(view, _part(new, begin, min(begin + _CHUNK, len(new.keys))), report)
@@ -152,38 +152,26 @@ class OnlineStore:
 def merge(view: WindowView, new: Events, stored: list[bytes | None]) -> _Merged:
     """Return the new value of each key of `new`, whose stored values are given in the same order."""
     old, sequences = codec.unpack(view, stored)
-    assert old.ids is not None
-    assert new.ids is not None
     m = len(new.keys)
-    if len(old.event_time) == 0:
+    if len(old) == 0:
         both = Events(
             keys=np.arange(m),
             offsets=new.offsets,
-            event_time=new.event_time,
-            known_time=new.known_time,
-            ids=new.ids,
-            values=new.values,
+            records=new.records,
             truncated_before=old.truncated_before,
         )
     else:
         codes = [np.repeat(np.arange(m), np.diff(each.offsets)) for each in (old, new)]
-        both = build_events(
-            np.concatenate(codes),
-            np.concatenate([old.event_time, new.event_time]),
-            np.concatenate([old.known_time, new.known_time]),
-            np.concatenate([old.ids, new.ids]),
-            np.concatenate([old.values, new.values], axis=1),
-        )
+        both = build_events(np.concatenate(codes), np.concatenate([old.records, new.records]))
     begin, expired = _bounds(view, both, new)
     truncated = old.truncated_before.copy()
     dropped = begin > both.offsets[:-1]
     truncated[dropped] = np.maximum(truncated[dropped], both.event_time[begin[dropped] - 1])
-    data = codec.records(both)
     merged = _Merged(
         events=both, pruned=int(expired.sum()), overflowed=int((begin - both.offsets[:-1] - expired).sum())
     )
     for i in range(m):
-        body = data[begin[i] : both.offsets[i + 1]].tobytes()
+        body = both.records[begin[i] : both.offsets[i + 1]].tobytes()
         merged.values.append(codec.pack(sequences[i] + 1, int(truncated[i]), body))
     return merged
 
@@ -214,17 +202,13 @@ def _part(events: Events, low: int, high: int) -> Events:
 
 
 def _pick(events: Events, positions: Int64) -> Events:
-    assert events.ids is not None
     counts = np.diff(events.offsets)[positions]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = np.repeat(events.offsets[:-1][positions] - offsets[:-1], counts) + np.arange(int(offsets[-1]))
     return Events(
         keys=events.keys[positions],
         offsets=offsets,
-        event_time=events.event_time[rows],
-        known_time=events.known_time[rows],
-        ids=events.ids[rows],
-        values=events.values[:, rows],
+        records=events.records[rows],
         truncated_before=np.full(len(positions), NEVER, np.int64),
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headway.core.times import DAY
-from headway.features.events import NEVER, NULL
+from headway.features.events import EVENT, KNOWN, NEVER, NULL, VALUES
 
 COUNT, SUM, MEAN, MIN, MAX, LAST, SINCE_FIRST, SINCE_LAST = range(8)
 PRESENT, MISSING, EXPIRED, TRUNCATED = 0, 1, 2, 5
@@ -32,7 +32,7 @@ def compiled() -> Callable[..., None]:
         return numba.types.Array(dtype, dimensions, "C", readonly=True)
 
     i8, f8 = numba.int64, numba.float64
-    events = (read(i8, 1), read(i8, 1), read(i8, 1), read(i8, 2), read(i8, 1))
+    events = (read(i8, 1), read(i8, 2), read(i8, 1))
     rows = (read(i8, 1), read(i8, 1), numba.boolean)
     plan = (read(i8, 1), i8, numba.boolean, read(i8, 2), read(f8, 1))
     out = (numba.types.Array(numba.float32, 2, "C"), numba.types.Array(numba.uint8, 1, "C"))
@@ -41,7 +41,7 @@ def compiled() -> Callable[..., None]:
 
 
 def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled whole; its types are above
-    offsets, event_time, known_time, values, truncated_before,
+    offsets, records, truncated_before,
     row_key, at, cutoff,
     bounds, max_events, endless, features, scales,
     columns, status,
@@ -50,9 +50,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
 
     Args:
         offsets: int64[m + 1], where each key's events begin; they are in order of event time.
-        event_time: int64[e].
-        known_time: int64[e].
-        values: int64[c, e], `NULL` where there is none.
+        records: int64[e, 3 + c]; a value is `NULL` where there is none.
         truncated_before: int64[m].
         row_key: int64[n], −1: no key.
         at: int64[n], decision times.
@@ -60,14 +58,14 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
         bounds: int64[b], distances of window ends from t, ascending.
         max_events: Of a key's events known at t only so many, the newest, count.
         endless: Whether a window goes back to the first event.
-        features: int64[f, 4]: statistic, column (−1: none), first and last band.
+        features: int64[f, 4]: statistic, column of a record (−1: none), first and last band.
         scales: float64[f].
         columns: The features.
         status: One per row.
     """
     bands = len(bounds) + 1
     lowest = bounds[bands - 2] if bands > 1 else 0
-    width = len(values)
+    width = records.shape[1]
     count = np.empty(bands, np.int64)
     newest = np.empty(bands, np.int64)
     oldest = np.empty(bands, np.int64)
@@ -91,15 +89,15 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
             below = begin
             while below < above:  # the first event after t
                 middle = (below + above) >> 1
-                if event_time[middle] <= t:
+                if records[middle, EVENT] <= t:
                     below = middle + 1
                 else:
                     above = middle
             band = 0
             for position in range(below - 1, begin - 1, -1):
-                if cutoff and known_time[position] > t:
+                if cutoff and records[position, KNOWN] > t:
                     continue
-                distance = t - event_time[position]
+                distance = t - records[position, EVENT]
                 reached = endless or distance < lowest
                 if kept == max_events:
                     truncated = reached
@@ -113,8 +111,8 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                 if newest[band] < 0:
                     newest[band] = position
                 oldest[band] = position
-                for column in range(width):
-                    value = values[column, position]
+                for column in range(VALUES, width):
+                    value = records[position, column]
                     if value != NULL:
                         present[column, band] += 1
                         total[column, band] += value
@@ -165,9 +163,9 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                     if count[band] > 0 and (position < 0 or statistic == SINCE_FIRST):
                         position = oldest[band] if statistic == SINCE_FIRST else newest[band]
                 if statistic != LAST:
-                    result = (t - event_time[position]) / _DAY
-                elif values[column, position] != NULL:
-                    result = values[column, position] / scales[feature]
+                    result = (t - records[position, EVENT]) / _DAY
+                elif records[position, column] != NULL:
+                    result = records[position, column] / scales[feature]
             columns[feature, row] = result
         if truncated:
             status[row] = TRUNCATED

