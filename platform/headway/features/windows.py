@@ -83,7 +83,8 @@ class ViewPlan:
 
 
 def plan_of(view: WindowView) -> ViewPlan:
-    """Return the compiled view."""
+    """Return the compiled view; the scan is loaded here, so that no request waits for it."""
+    scan.compiled()
     spans = [(a.offset, _reach(view, a)) for a in view.aggregates]
     bounds = sorted({distance for span in spans for distance in span if distance is not None})
     place = {column: VALUES + i for i, column in enumerate(view.columns)}
