@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import benchmarks
+from benchmarks import page
 from benchmarks.harness import Report, print_bars
 
 
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     report: Report = importlib.import_module(f"benchmarks.{options.name}").benchmark(quick=options.quick)
     if options.json is not None:
         report.write(options.json)
+        if options.json.resolve().parent == page.RESULTS:
+            page.write()
     print_bars(report)
     return 0 if report.holds else 1
 

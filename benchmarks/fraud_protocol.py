@@ -131,6 +131,7 @@ def our_features(facts: Facts, rows: Int) -> npt.NDArray[np.float32]:
     at = facts["event_time"][rows]
     columns: Columns = {"amount": facts["amount"][rows]}
     for view in fraud_v1.views:
+        assert isinstance(view, WindowView), f"{view.name}: the protocol has windows only"
         known = facts["event_time"] + DELAY if view.source.name == "fraud_outcomes" else facts["event_time"] + 1_000_000
         columns.update(_window_features(view, facts, known, rows, at))
     return matrix(fraud_v1, transform(fraud_v1, columns, at))

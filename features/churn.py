@@ -13,19 +13,10 @@ import pyarrow as pa
 
 from features.loaders import cdnow
 from headway.core.types import Columns
-from headway.features.definitions import (
-    Entity,
-    EventSource,
-    FeatureService,
-    WindowView,
-    count,
-    mean,
-    since_first,
-    since_last,
-    total,
-    transformation,
-)
+from headway.features.aggregates import count, mean, since_first, since_last, total
+from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.history import History
+from headway.features.transformations import transformation
 
 OWNER = "customer-growth@example.com"
 PURPOSES = ("customer_retention", "model_training", "monitoring")

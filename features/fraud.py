@@ -14,18 +14,10 @@ import pyarrow as pa
 from features.simulators import fraud as simulator
 from headway.core.times import DAY, HOUR
 from headway.core.types import Columns
-from headway.features.definitions import (
-    Entity,
-    EventSource,
-    FeatureService,
-    WindowView,
-    count,
-    largest,
-    mean,
-    total,
-    transformation,
-)
+from headway.features.aggregates import count, largest, mean, total
+from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.history import History
+from headway.features.transformations import transformation
 
 OWNER = "payments-risk@example.com"
 PURPOSES = ("fraud_prevention", "model_training", "monitoring")

@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headway.client import Client as Client
+    from headway.features.aggregates import count as count
+    from headway.features.aggregates import distinct as distinct
+    from headway.features.aggregates import largest as largest
+    from headway.features.aggregates import last as last
+    from headway.features.aggregates import mean as mean
+    from headway.features.aggregates import since_first as since_first
+    from headway.features.aggregates import since_last as since_last
+    from headway.features.aggregates import smallest as smallest
+    from headway.features.aggregates import std as std
+    from headway.features.aggregates import total as total
     from headway.features.definitions import Entity as Entity
     from headway.features.definitions import EventSource as EventSource
     from headway.features.definitions import FeatureService as FeatureService
+    from headway.features.definitions import RowView as RowView
     from headway.features.definitions import WindowView as WindowView
-    from headway.features.definitions import count as count
-    from headway.features.definitions import largest as largest
-    from headway.features.definitions import last as last
-    from headway.features.definitions import mean as mean
-    from headway.features.definitions import since_first as since_first
-    from headway.features.definitions import since_last as since_last
-    from headway.features.definitions import smallest as smallest
-    from headway.features.definitions import total as total
-    from headway.features.definitions import transformation as transformation
     from headway.features.history import History as History
+    from headway.features.transformations import sql_transformation as sql_transformation
+    from headway.features.transformations import transformation as transformation
     from headway.monitoring.definitions import Monitor as Monitor
     from headway.serving.fallback import Rules as Rules
     from headway.training.definitions import Gate as Gate
@@ -34,9 +38,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "headway.features.definitions": (
-        *("Entity", "EventSource", "FeatureService", "WindowView", "transformation"),
-        *("count", "total", "mean", "smallest", "largest", "last", "since_first", "since_last"),
+    "headway.features.definitions": ("Entity", "EventSource", "FeatureService", "RowView", "WindowView"),
+    "headway.features.transformations": ("transformation", "sql_transformation"),
+    "headway.features.aggregates": (
+        *("count", "total", "mean", "std", "distinct", "smallest", "largest", "last", "since_first", "since_last"),
     ),
     "headway.features.history": ("History",),
     "headway.monitoring.definitions": ("Monitor",),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,10 +15,11 @@ from headway.core.settings import Settings
 from headway.core.times import DAY, HOUR, SECOND
 from headway.core.types import Principal
 from headway.features.committer import Committer
-from headway.features.definitions import WindowView
+from headway.features.definitions import View, WindowView
 from headway.features.history import History
 from headway.features.lake import Location, open_catalog
 from headway.features.online_store import WriteReport
+from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.cluster.demo.conftest import START, history, service, tables
 
@@ -38,6 +40,9 @@ class Online:
     def set_watermark(self, view: WindowView, moment: int) -> None:
         self.watermarks[view.name] = moment
 
+    def watermark(self, view: WindowView) -> int:
+        return self.watermarks.get(view.name, 0)
+
 
 class World:
     """What ingestion needs of an installation, with a real lake."""
@@ -46,10 +51,15 @@ class World:
         self.location = Location.of(settings)
         self.online = Online()
         self.audit = MemoryAudit()
+        self.views: tuple[View, ...] = service.views
         self.at = cast(
             Installation,
             SimpleNamespace(
-                service=lambda use_case: service,
+                views=lambda use_case: self.views,
+                reader=LakeReader(self.location, self.audit, ManualClock(START)),
+                workload=lambda sub, scopes, purpose: Principal(
+                    sub=sub, kind="workload", scopes=frozenset(scopes), purpose=purpose, expires=START + DAY
+                ),
                 committer=Committer(self.location),
                 online=self.online,
                 audit=self.audit,
@@ -108,6 +118,19 @@ def test_sources_go_to_the_lake_and_their_views_online(world: World, history: Hi
     assert world.online.written == [("past", 48)], "no view is made from the labels"
     assert world.online.watermarks == {"past": START + DAY}
     assert [event.action for event in world.audit.events] == ["data.ingest", "data.ingest"]
+
+
+def test_a_new_version_of_a_view_gets_everything_that_the_lake_has(world: World, history: History) -> None:
+    visits = tables(48)["visits"]
+    world.ingest(history, {"visits": visits.slice(0, 40)}, watermark=START + DAY)
+    (view,) = service.views
+    world.views = (view, dataclasses.replace(view, name="longer"))
+    world.online.written.clear()
+    world.ingest(history, {"visits": visits.slice(40)}, batch="c", watermark=START + 2 * DAY)
+    new = [rows for name, rows in world.online.written if name == "longer"]
+    assert ("past", 8) in world.online.written
+    assert sum(new) == 48, "what came before, and this batch"
+    assert world.online.watermarks == {"past": START + 2 * DAY, "longer": START + 2 * DAY}
 
 
 def test_repeating_a_batch_adds_nothing_and_another_does(world: World, history: History) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from headway.cluster.compose import Installation
 from headway.cluster.spools import drain_spools
-from headway.core.errors import InvalidValue
+from headway.core.control import MemoryControlStore
+from headway.core.errors import DefinitionError, InvalidValue, PlatformError
 from headway.core.settings import Settings
 from headway.features.committer import Committer
 from headway.features.lake import PURPOSES, Location, open_catalog
@@ -34,7 +35,12 @@ class World:
         signed = SimpleNamespace(contract=SimpleNamespace(privacy=privacy))
         self.at = cast(
             Installation,
-            SimpleNamespace(contract=lambda use_case: signed, committer=Committer(self.location), settings=settings),
+            SimpleNamespace(
+                contract=lambda use_case: signed,
+                committer=Committer(self.location),
+                control=MemoryControlStore(),
+                settings=settings,
+            ),
         )
 
     def spool(self, table: str, name: str, columns: dict[str, pa.Array] | None = None) -> Path:
@@ -103,3 +109,46 @@ def test_a_column_the_lake_cannot_hold_is_named_and_kept(world: World) -> None:
 
 def test_nothing_spooled_is_nothing_done(world: World) -> None:
     assert drain_spools(world.at, "churn") == 0
+
+
+def test_a_feature_that_is_added_does_not_stop_the_log(world: World) -> None:
+    added = {**ROWS, "visits": pa.array([3.0, 4.0], pa.float32())}
+    world.spool("decisions.churn", "r-000001.arrows")
+    assert drain_spools(world.at, "churn") == 2
+    world.spool("decisions.churn", "old-000002.arrows")
+    world.spool("decisions.churn", "new-000001.arrows", added)
+    world.spool("decisions.churn", "old-000001.arrows")
+    world.spool("decisions.churn", "new-000002.arrows", added)
+    assert drain_spools(world.at, "churn") == 8
+    rows = world.rows("decisions.churn")
+    assert sorted(rows["visits"].to_pylist(), key=str) == [3.0, 3.0, 4.0, 4.0, *[None] * 6]
+    assert rows["score"].null_count == 0
+
+
+def test_a_changed_type_is_an_error_and_stops_nothing_else(world: World) -> None:
+    world.spool("decisions.churn", "a-000001.arrows")
+    drain_spools(world.at, "churn")
+    stays = world.spool("decisions.churn", "b-000001.arrows", {**ROWS, "score": pa.array(["low", "high"])})
+    world.spool("decisions.churn", "c-000001.arrows")
+    world.spool("outcomes.churn", "r-000001.arrows")
+    with pytest.raises(DefinitionError, match="score"):
+        drain_spools(world.at, "churn")
+    assert [path for path in (world.home / "spool").rglob("*") if path.is_file()] == [stays]
+    assert world.rows("decisions.churn").num_rows == 4
+    assert world.rows("outcomes.churn").num_rows == 2
+
+
+def test_when_both_fail_both_are_reported(world: World) -> None:
+    world.spool("decisions.churn", "r-000001.arrows", {**ROWS, "raw": pa.array([b"x", b"y"])})
+    world.spool("outcomes.churn", "r-000001.arrows", {**ROWS, "rare": pa.array([b"x", b"y"])})
+    with pytest.raises(PlatformError, match=r"decisions: .*raw.*outcomes: .*rare"):
+        drain_spools(world.at, "churn")
+
+
+def test_an_outcome_in_two_files_is_committed_once(world: World) -> None:
+    world.spool("outcomes.churn", "r-000001.arrows")
+    world.spool("outcomes.churn", "s-000001.arrows")
+    assert drain_spools(world.at, "churn") == 2
+    world.spool("outcomes.churn", "t-000001.arrows")
+    assert drain_spools(world.at, "churn") == 0
+    assert world.rows("outcomes.churn").num_rows == 2

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from headway.core.times import DAY
-from headway.features.definitions import (
+from headway.features.aggregates import (
     Aggregate,
-    Entity,
-    EventSource,
     Statistic,
-    WindowView,
     count,
+    distinct,
     largest,
     last,
     mean,
     since_first,
     since_last,
     smallest,
+    std,
     total,
 )
+from headway.features.definitions import Entity, EventSource, WindowView
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Event:
     known_time: int
     id: int
     value: int | None
+    taken_back: int | None = None
+    """From when on it does not count."""
 
 
 CARD = Entity(name="card", key="card")
@@ -57,6 +59,8 @@ def a_view(max_events: int = 1_000, retention: int | None = None, name: str = "a
             *total("amount", *windows, scale=100),
             *mean("amount", *windows, scale=100),
             *smallest("amount", *windows, scale=100),
+            *std("amount", *windows, scale=100),
+            *distinct("amount", *windows),
             *largest("amount", *windows, scale=100),
             *last("amount", *windows, scale=100),
             *since_first("40us"),
@@ -88,6 +92,7 @@ def once(events: Sequence[Event]) -> list[Event]:
 def retained(view: WindowView, events: Sequence[Event], key: int, t: int, cutoff: bool) -> list[Event]:
     own = once([e for e in events if e.key == key])
     known = [e for e in own if e.event_time <= t and (e.known_time <= t or not cutoff)]
+    known = [e for e in known if e.taken_back is None or (cutoff and e.taken_back > t)]
     return known[max(0, len(known) - view.max_events) :]
 
 
@@ -107,6 +112,16 @@ def feature(view: WindowView, a: Aggregate, events: Sequence[Event], key: int, t
             return np.float32(float(sum(values)) / a.scale)
         case Statistic.MEAN:
             return np.float32(float(sum(values)) / len(values) / a.scale) if values else nothing
+        case Statistic.STD:
+            if not values:
+                return nothing
+            average = sum(values) / len(values)
+            squares = 0.0
+            for value in reversed(values):
+                squares += (value - average) * (value - average)
+            return np.float32(np.sqrt(squares / len(values)) / a.scale)
+        case Statistic.DISTINCT:
+            return np.float32(len(set(values)))
         case Statistic.MIN:
             return np.float32(float(min(values)) / a.scale) if values else nothing
         case Statistic.MAX:

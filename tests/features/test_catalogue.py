@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from headway.core.errors import CorruptState, DefinitionError, Forbidden
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.catalogue import applied, apply, registry_path
-from headway.features.definitions import FeatureService
+from headway.features.definitions import Entity, FeatureService, RowView
 from headway.governance.audit_event import MemoryAudit
-from tests.features.oracle import a_view, endless_view
+from tests.features.oracle import CARD, SOURCE, a_view, endless_view
 from tests.features.test_historical import SERVICE
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,7 @@ def test_services_are_read_back_and_replaced(tmp_path: Path, clock: ManualClock,
     assert [entry.name for entry in found] == ["both", "other"]
     assert found[0].sha256 == SERVICE.sha256()
     assert found[0].features == list(SERVICE.features)
-    assert found[0].views == ["activity", "ever", "by_shop"]
+    assert [view["name"] for view in found[0].views] == ["activity", "ever", "by_shop"]
     assert found[0].entities == ["card", "shop"]
     apply([SERVICE], settings, WRITER, audit)
     changed = FeatureService(name="both", views=(a_view(7),), request={})
@@ -53,6 +54,30 @@ def test_feast_itself_reads_the_registry(tmp_path: Path, clock: ManualClock) -> 
     view = registry.get_feature_view("activity", "headway")
     assert [field.name for field in view.features] == list(a_view().features)
     assert view.join_keys == ["card"]
+
+
+def test_a_view_keeps_its_entity_and_source(tmp_path: Path, clock: ManualClock) -> None:
+    settings, audit = Settings(home=tmp_path), MemoryAudit(clock)
+    apply([SERVICE], settings, WRITER, audit)
+    moved = dataclasses.replace(a_view(), entity=Entity(name="shop", key="shop", dtype="string"))
+    with pytest.raises(DefinitionError, match=r"view activity\.entity"):
+        apply([FeatureService(name="other", views=(moved,), request={})], settings, WRITER, audit)
+    assert [entry.name for entry in applied(settings)] == ["both"]
+
+
+def test_row_views_are_registered_with_their_types(tmp_path: Path, clock: ManualClock) -> None:
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    settings = Settings(home=tmp_path)
+    view = RowView(name="latest", entity=CARD, source=SOURCE, columns=("payment", "amount"), ttl=1_000)
+    apply([FeatureService(name="rows", views=(view,), request={})], settings, WRITER, MemoryAudit(clock))
+    registry = Registry("headway", RegistryConfig(path=str(registry_path(settings))), None)
+    fields = registry.get_feature_view("latest", "headway").features
+    assert [(field.name, str(field.dtype)) for field in fields] == [
+        ("latest__payment", "Int64"),
+        ("latest__amount", "Float64"),
+    ]
 
 
 def test_one_name_means_one_view(tmp_path: Path, clock: ManualClock) -> None:

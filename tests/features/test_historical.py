@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from headway.core.clock import ManualClock
 from headway.core.errors import Forbidden, InvalidValue
 from headway.core.types import Columns, Int64, Principal
+from headway.features.aggregates import count, mean
 from headway.features.committer import Batch, Committer
 from headway.features.consistency import check
-from headway.features.definitions import Entity, EventSource, FeatureService, WindowView, count, mean, transformation
+from headway.features.definitions import Entity, EventSource, FeatureService, RowView, WindowView
+from headway.features.events import event_ids
 from headway.features.historical import offline_features, training_set
 from headway.features.ingest import ingest
 from headway.features.kernel import kernel_sha256, matrix, transform
@@ -20,6 +25,7 @@ from headway.features.materialize import materialize
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
+from headway.features.transformations import transformation
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view, endless_view, feature
 from tests.features.test_online import table
@@ -226,14 +232,19 @@ def test_replayed_reads_equal_the_recomputation(
     log = pa.concat_tables(served)
     report = check(SERVICE, log, LakeReader(lake, audit, clock), analyst, "testing")
     assert report.reads == log.num_rows == spine.num_rows
-    assert report.mismatches == 0, report.examples
+    assert report.mismatches == 0, report.differing
     broken = log.set_column(
         log.column_names.index("activity__count_40us"),
         "activity__count_40us",
         pa.array(np.where(np.arange(log.num_rows) == 7, 99, log["activity__count_40us"].to_numpy()).astype(np.float32)),
     )
     report = check(SERVICE, broken, LakeReader(lake, audit, clock), analyst, "testing")
-    assert (report.mismatches, report.by_feature, report.examples[0].row) == (1, {"activity__count_40us": 1}, 7)
+    (differing,) = report.differing
+    assert differing.worst is not None
+    assert (report.mismatches, differing.feature, differing.mismatched, differing.worst.row) == (
+        *(1, "activity__count_40us", 1),
+        7,
+    )
 
 
 def test_materialising_from_the_lake_reads_like_offline(
@@ -241,7 +252,7 @@ def test_materialising_from_the_lake_reads_like_offline(
 ) -> None:
     store = OnlineStore(online_url)
     for _ in range(2):
-        materialize(SERVICE, reader, store, analyst, "testing", known_by=3_500)
+        materialize(SERVICE.views, reader, store, analyst, "testing", known_by=3_500)
     assert store.watermark(BY_SHOP) == 3_500
     spine = pa.table(
         {
@@ -288,3 +299,136 @@ def test_the_result_does_not_depend_on_blocks(reader: LakeReader, analyst: Princ
         found = training_set(spine, SERVICE, reader, analyst, "testing", blocks=blocks).to_pandas()
         again = pa.Table.from_pandas(found.sort_values("row_id"), preserve_index=False)
         same(again.select(expected.column_names).cast(expected.schema), expected)
+
+
+LIMITS = EventSource(
+    name="limits",
+    columns={
+        "change": "string",
+        "card": "int64",
+        "shop": "string",
+        "limit": "float32",
+        "score": "float64",
+        "visits": "int64",
+        "blocked": "bool",
+        "tier": "string",
+        "since": "timestamp",
+    },
+    id="change",
+    bucket_by="card",
+    buckets=3,
+    purposes=("testing",),
+)
+FACTS = ("limit", "score", "visits", "blocked", "tier", "since")
+BY_CARD = RowView(name="facts", entity=Entity(name="card", key="card"), source=LIMITS, columns=FACTS, ttl=400)
+OF_SHOP = RowView(
+    name="shop_facts", entity=Entity(name="shop", key="shop", dtype="string"), source=LIMITS, columns=("tier", "visits")
+)
+MIXED = FeatureService(name="mixed", views=(a_view(), BY_CARD, BY_SHOP, OF_SHOP), request={"amount": "float32"})
+
+
+def limits(n: int, seed: int) -> pa.Table:
+    """Few times, so that ties are common; late rows and nulls too."""
+    rng = np.random.default_rng(seed)
+    at = rng.integers(0, 150, n) * 20
+    cards = rng.integers(0, 20, n)
+
+    def some(values: list[object]) -> list[object]:
+        return [None if empty else value for value, empty in zip(values, rng.random(n) < 0.2, strict=True)]
+
+    return pa.table(
+        {
+            "change": [f"c{i}" for i in rng.permutation(n)],
+            "card": pa.array(cards, pa.int64()),
+            "shop": pa.array([None if i % 40 == 0 else f"shop {c % 5}" for i, c in enumerate(cards)]),
+            "limit": pa.array(some(rng.random(n).tolist()), pa.float32()),
+            "score": pa.array(some(rng.random(n).tolist()), pa.float64()),
+            "visits": pa.array(some(rng.integers(2**53, 2**60, n).tolist()), pa.int64()),
+            "blocked": pa.array(some((rng.random(n) < 0.5).tolist()), pa.bool_()),
+            "tier": pa.array(some([f"tier {i % 7}" for i in range(n)]), pa.string()),
+            "since": pa.array(some(rng.integers(0, 10**12, n).tolist()), pa.int64()),
+            "event_time": at,
+            "known_time": at + rng.choice([1, 1, 60], n),
+        }
+    )
+
+
+def newest(rows: list[dict[str, Any]], view: RowView, key: object, t: int) -> dict[str, Any]:
+    """The definition of a RowView with the cutoff on."""
+    seen = [
+        (row["event_time"], row["known_time"], int(event_ids(np.array([row["change"]], object))[0]), row)
+        for row in rows
+        if key is not None and row[view.entity.key] == key and row["event_time"] <= t and row["known_time"] <= t
+    ]
+    best = max(seen, key=lambda item: item[:3], default=None)
+    if best is None or (view.ttl is not None and t - best[0] > view.ttl):
+        return dict.fromkeys(view.columns)
+    return {name: best[3][name] for name in view.columns}
+
+
+@pytest.fixture
+def mixed_reader(reader: LakeReader, lake: Location, clock: ManualClock) -> LakeReader:
+    writer, rows = Committer(lake, clock), limits(600, 9)
+    writer.append_many(LIMITS, [(rows.slice(0, 200), "a"), (rows.slice(200, 150), "b")])
+    writer.append(LIMITS, rows.slice(350), "c")
+    return reader
+
+
+def test_row_views_beside_window_views_keep_their_types(mixed_reader: LakeReader, analyst: Principal) -> None:
+    spine = a_spine(400, 12)
+    found = offline_features(spine, MIXED, mixed_reader, analyst, "testing")
+    kinds = {name: found.schema.field(f"facts__{name}").type for name in FACTS}
+    assert kinds == {
+        "limit": pa.float32(),
+        "score": pa.float64(),
+        "visits": pa.int64(),
+        "blocked": pa.bool_(),
+        "tier": pa.string(),
+        "since": pa.int64(),
+    }
+    rows = limits(600, 9).to_pylist()
+    for view in (BY_CARD, OF_SHOP):
+        keys, at = spine[view.entity.key].to_pylist(), spine["event_time"].to_pylist()
+        expected = [newest(rows, view, key, t) for key, t in zip(keys, at, strict=True)]
+        for column, name in zip(view.columns, view.features, strict=True):
+            assert found[name].to_pylist() == [row[column] for row in expected], name
+    alone = offline_features(
+        spine, FeatureService(name="w", views=(a_view(), BY_SHOP), request={}), mixed_reader, analyst, "testing"
+    )
+    same(
+        found.select(["activity__count_10us", *BY_SHOP.features]),
+        alone.select(["activity__count_10us", *BY_SHOP.features]),
+    )
+
+
+@pytest.mark.parametrize("rows_per_task", [7, 100])
+def test_a_hot_bucket_cut_by_time_gives_the_same(
+    mixed_reader: LakeReader, analyst: Principal, rows_per_task: int
+) -> None:
+    spine = a_spine(300, 13)
+    service = replace(MIXED, views=(*MIXED.views, endless_view(30)), features=())
+    expected = offline_features(spine, service, mixed_reader, analyst, "testing")
+    found = offline_features(spine, service, mixed_reader, analyst, "testing", rows_per_task=rows_per_task)
+    assert found.equals(expected) or found.to_pandas().equals(expected.to_pandas())
+
+
+def test_row_views_of_an_empty_table(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    Committer(lake, clock).append(LIMITS, limits(3, 1).slice(0, 0), "none")
+    service = FeatureService(name="rows", views=(BY_CARD, OF_SHOP), request={})
+    reader = LakeReader(lake, MemoryAudit(clock), clock)
+    found = offline_features(a_spine(60, 1), service, reader, analyst, "testing")
+    assert all(found[name].null_count == 60 for name in (*BY_CARD.features, *OF_SHOP.features))
+    assert offline_features(a_spine(60, 1).slice(0, 0), service, reader, analyst, "testing").num_rows == 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_tasks_exchange_what_is_bucketed_by_another_key(mixed_reader: LakeReader, analyst: Principal) -> None:
+    spine = a_spine(300, 14)
+    expected = offline_features(spine, MIXED, mixed_reader, analyst, "testing")
+    for blocks, rows_per_task in ((1, 10_000), (3, 50)):
+        dataset = training_set(
+            spine, MIXED, mixed_reader, analyst, "testing", blocks=blocks, rows_per_task=rows_per_task
+        )
+        found = pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("row_id")
+        assert found.select(expected.column_names).to_pandas().equals(expected.to_pandas())

@@ -5,8 +5,9 @@ import pytest
 
 from headway.core.errors import DefinitionError, InvalidValue
 from headway.core.types import Columns
-from headway.features.definitions import FeatureService, transformation
+from headway.features.definitions import FeatureService
 from headway.features.kernel import matrix, transform
+from headway.features.transformations import transformation
 
 AT = np.array([10, 11], np.int64)
 

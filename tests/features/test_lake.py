@@ -10,7 +10,7 @@ from headway.core.clock import ManualClock
 from headway.core.errors import CorruptState, DefinitionError, Forbidden, InvalidValue, NotFound, Unauthenticated
 from headway.core.types import Principal
 from headway.features.committer import Committer
-from headway.features.lake import Location, TableSpec, bucket_of, write_spool
+from headway.features.lake import Location, TableSpec, bucket_of, open_catalog, write_spool
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE
@@ -116,3 +116,40 @@ def test_a_plain_table_without_rows(lake: Location, clock: ManualClock, analyst:
     Committer(lake, clock).append(spec, pa.table({"id": ["a"], "at": [5], "event_time": [3]}), "one")
     row = reader.scan("decisions.test", analyst, "testing").to_pylist()[0]
     assert (row["id"], row["at"], row["event_time"], row["known_time"]) == ("a", 5, 3, 3)
+
+
+def log(columns: dict[str, str], *, evolves: bool = True) -> TableSpec:
+    return TableSpec(name="decisions.log", columns=columns, purposes=("testing",), evolves=evolves)
+
+
+def test_a_log_gets_new_columns_and_keeps_old_ones(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    committer = Committer(lake, clock)
+    before, after = {"id": "string", "a": "float32"}, {"id": "string", "b": "int64"}
+    rows = {name: pa.table({"id": [name], "event_time": [number]}) for number, name in enumerate("vwxyz")}
+    a, b = pa.array([0.5], pa.float32()), pa.array([7])
+    committer.append(log(before), rows["v"].append_column("a", a), "1")
+    committer.append(log(after), rows["w"].append_column("b", b), "2")
+    committer.append(log(before), rows["x"].append_column("a", a), "3")
+    again = Committer(lake, clock)
+    both = {**before, **after}
+    again.append_many(log(both), [(rows["y"].append_column("b", b), "4"), (rows["z"].append_column("a", a), "5")])
+    assert again.append(log(after), rows["w"].append_column("b", b), "2") != 0
+    reader, _ = reader_of(lake, clock)
+    found = reader.scan("decisions.log", analyst, "testing").sort_by("id").select(["id", "a", "b"])
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        ("v", 0.5, None), ("w", None, 7), ("x", 0.5, None), ("y", None, 7), ("z", 0.5, None),
+    ]  # fmt: skip
+
+
+def test_a_column_of_a_log_keeps_its_type_and_other_tables_their_columns(lake: Location, clock: ManualClock) -> None:
+    committer = Committer(lake, clock)
+    committer.ensure(log({"id": "string", "a": "float32"}))
+    for who in (committer, Committer(lake, clock)):
+        with pytest.raises(DefinitionError, match="float") as caught:
+            who.ensure(log({"id": "string", "a": "int64", "c": "int64"}))
+        assert caught.value.field == "decisions.log.a"
+        with pytest.raises(DefinitionError, match="other columns"):
+            who.ensure(log({"id": "string", "a": "float32", "b": "int64"}, evolves=False))
+    with pytest.raises(DefinitionError, match="without this column"):
+        committer.append(log({"id": "string", "a": "float32"}), pa.table({"id": ["v"]}), "1")
+    assert "c" not in open_catalog(lake).load_table("decisions.log").schema().column_names

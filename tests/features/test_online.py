@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from headway.core.errors import Conflict, CorruptState, InvalidValue, Unavailable
 from headway.core.times import DAY
 from headway.features import codec
-from headway.features.definitions import Entity, EventSource, FeatureService, Overflow, WindowView, count, mean
+from headway.features.aggregates import count, mean
+from headway.features.definitions import Entity, EventSource, FeatureService, Overflow, WindowView
 from headway.features.events import NEVER
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import SLACK, OnlineStore
@@ -24,7 +25,8 @@ from headway.features.windows import Status
 from tests.features.oracle import Event, a_view, endless_view, feature
 from tests.features.test_windows import histories
 
-SERVICE = FeatureService(name="s", views=(a_view(), endless_view(5)), request={"amount": "float32"})
+VIEWS = (a_view(), endless_view(5))
+SERVICE = FeatureService(name="s", views=VIEWS, request={"amount": "float32"})
 
 
 def table(history: list[Event]) -> pa.Table:
@@ -62,13 +64,13 @@ def test_writes_in_any_order_and_number_read_like_the_oracle(
     late = [*history, *history[: len(history) // 2]]
     random.shuffle(late)  # type: ignore[attr-defined]  # Hypothesis gives a random.Random
     for part in range(writes):
-        for view in SERVICE.views:
+        for view in VIEWS:
             store.write(view, table(late[part::writes]))
     store.close()
     rows = [(key, at) for key in range(5) for at in (30, 90, 200)]
     last_known = max([e.known_time for e in history], default=0)
     found = read(SERVICE, redis_url, [k for k, _ in rows], [t for _, t in rows])
-    for view in SERVICE.views:
+    for view in VIEWS:
         for name, a in zip(view.features, view.aggregates, strict=True):
             for i, (key, at) in enumerate(rows):
                 if view.max_events == 5 and at < last_known:

@@ -34,7 +34,7 @@ def histories(draw: st.DrawFn) -> list[Event]:
 
 def to_events(history: list[Event]) -> Events:
     a = arrays(history)
-    return build_events(a["card"], make_records(a["event_time"], a["known_time"], a["payment"], [a["amount"]]))
+    return build_events(a["card"], make_records(a["event_time"], a["known_time"], a["payment"], [a["amount"]] * 2))
 
 
 def evaluate(
@@ -139,7 +139,7 @@ def test_a_key_that_forgot_everything_is_not_missing() -> None:
     events = Events(
         keys=np.array([7]),
         offsets=np.zeros(2, np.int64),
-        records=np.empty((0, 4), np.int64),
+        records=np.empty((0, 5), np.int64),
         truncated_before=np.array([100]),
     )
     rows, at = np.array([0, 0, -1]), np.array([120, 500, 500])

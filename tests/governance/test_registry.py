@@ -87,11 +87,12 @@ def test_a_registered_version_verifies_and_is_found_by_alias(
     assert registry.resolve("found", "1", writer).environment == "production"
     listed = registry.versions("found", writer)
     assert [(item.version, item.state) for item in listed] == [("2", "ready"), ("1", "ready")]
-    actions = [event.action for event in audit.events]
+    actions = [event.action for event in audit.events if event.outcome == "done"]
     assert actions[:4] == ["registry.reserve", "registry.finish", "registry.reserve", "registry.finish"]
-    finished = next(event for event in audit.events if event.action == "registry.finish")
-    assert finished.refs == (first.statement_sha256,)
-    assert finished.resource == "model:found/1"
+    meant, done = (event for event in audit.events if event.action == "registry.finish" and event.resource[-1] == "1")
+    assert (meant.outcome, done.outcome) == ("intended", "done")
+    assert meant.refs == done.refs == (first.statement_sha256,)
+    assert meant.resource == done.resource == "model:found/1"
 
 
 def test_a_version_that_failed_stays_visible_and_serves_nobody(
@@ -120,6 +121,54 @@ def test_a_version_is_filled_once(
     registered("once")
     with pytest.raises(Conflict, match="never filled twice"):
         registry.finish("once", "1", version, principal=writer, **VALUES)
+
+
+def test_what_the_audit_log_cannot_hold_is_not_done(
+    registry: Registry,
+    registered: Callable[[str], RegisteredVersion],
+    version: Path,
+    writer: Principal,
+    audit: MemoryAudit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registered("full")
+    _, reserved = registry.reserve("full", writer)
+
+    def full(**_: object) -> None:
+        raise PlatformError("the audit log cannot be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "append", full)
+        for act in (
+            lambda: registry.alias("full", "champion", "1", writer),
+            lambda: registry.move("full", "1", "production", writer),
+            lambda: registry.finish("full", reserved, version, principal=writer, **VALUES),
+            lambda: registry.abandon("full", reserved, writer),
+            lambda: registry.reserve("full", writer),
+        ):
+            with pytest.raises(PlatformError, match="audit log"):
+                act()
+    newer, older = registry.versions("full", writer)
+    assert (older.version, older.environment, older.aliases) == ("1", "staging", ())
+    assert (newer.version, newer.state) == (reserved, "reserved")
+
+
+def test_an_act_that_failed_is_recorded_as_meant_and_failed(
+    registry: Registry,
+    registered: Callable[[str], RegisteredVersion],
+    version: Path,
+    writer: Principal,
+    audit: MemoryAudit,
+) -> None:
+    registered("broken")
+    _, reserved = registry.reserve("broken", writer)
+    before = len(audit.events)
+    with pytest.raises(ValueError, match="high"):
+        registry.finish("broken", reserved, version, principal=writer, **{**VALUES, "metrics": {"roc_auc": "high"}})
+    assert [(event.action, event.outcome) for event in audit.events[before:]] == [
+        ("registry.finish", "intended"),
+        ("registry.finish", "failed"),
+    ]
 
 
 def test_what_does_not_exist_is_not_found(

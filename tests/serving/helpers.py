@@ -14,7 +14,8 @@ from headway.core.clock import Clock, SystemClock
 from headway.core.control import MemoryControlStore
 from headway.core.errors import Unauthenticated
 from headway.core.types import Columns, Int64, Matrix, Principal
-from headway.features.definitions import Entity, EventSource, FeatureService, WindowView, count, mean
+from headway.features.aggregates import count, mean
+from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.online import OnlineRows
 from headway.serving.admission import AdmissionLimits
 from headway.serving.batching import Batcher

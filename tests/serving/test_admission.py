@@ -89,6 +89,38 @@ def test_quota_is_per_client() -> None:
     assert admission.admit("b", 2, queued_rows=0, wait_s=0) is Verdict.SCORE
 
 
+def test_outcomes_have_a_rate_of_their_own_that_follows_the_contract() -> None:
+    clock = ManualClock()
+    admission = Admission(limits(rate=10.0, burst=20.0), clock)
+    admission.admit("a", 20, queued_rows=0, wait_s=0)
+    admission.admit_outcomes("a", 100, queued_rows=0)
+    with pytest.raises(QuotaExceeded) as caught:
+        admission.admit_outcomes("a", 25, queued_rows=0)
+    assert caught.value.retry_after_s == pytest.approx(0.5)
+    admission.admit_outcomes("b", 100, queued_rows=0)
+    clock.advance(500_000)
+    admission.admit_outcomes("a", 25, queued_rows=0)
+    with pytest.raises(TooLarge, match="at most 100"):
+        admission.admit_outcomes("a", 101, queued_rows=0)
+
+
+def test_empty_requests_are_charged_too() -> None:
+    admission = Admission(limits(rate=1.0, burst=1.0), ManualClock())
+    for _ in range(5):
+        admission.admit_outcomes("a", 0, queued_rows=0)
+    with pytest.raises(QuotaExceeded):
+        admission.admit_outcomes("a", 0, queued_rows=0)
+
+
+def test_outcomes_wait_in_a_bounded_queue_and_a_refusal_costs_nothing() -> None:
+    admission = Admission(limits(rate=10.0, burst=20.0), ManualClock())
+    for _ in range(100):
+        with pytest.raises(Unavailable) as caught:
+            admission.admit_outcomes("a", 100, queued_rows=450)
+        assert caught.value.retry_after_s == 1
+    admission.admit_outcomes("a", 100, queued_rows=400)
+
+
 def test_the_rate_fades_over_a_second() -> None:
     meter = RateMeter()
     assert meter.add(10, 5.0) == 10

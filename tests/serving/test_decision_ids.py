@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 import uuid
 from pathlib import Path
 
@@ -59,3 +60,29 @@ def test_a_broken_key_is_an_error_not_a_new_key(tmp_path: Path) -> None:
     with pytest.raises(CorruptState, match="5 bytes"):
         load_key(path)
     assert path.read_bytes() == b"short"
+
+
+def test_one_thread_makes_while_others_check() -> None:
+    ids = DecisionIds(b"k" * 32, "fraud")
+    made = ids.make(50, 1_700_000_000_000_000)
+    stop = threading.Event()
+    failed: list[object] = []
+
+    def check() -> None:
+        while not stop.is_set():
+            try:
+                failed.extend(text for text in made if not ids.known(text))
+            except RuntimeError as error:  # a cipher context refuses two callers
+                failed.append(error)
+
+    checking = [threading.Thread(target=check) for _ in range(2)]
+    for thread in checking:
+        thread.start()
+    try:
+        for _ in range(100):
+            ids.make(512, 1_700_000_000_000_000)
+    finally:
+        stop.set()
+        for thread in checking:
+            thread.join()
+    assert failed == []

@@ -7,7 +7,8 @@ Everything below takes its collaborators as arguments; only this module and the 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from headway.cluster.local.tokens import person_scopes, request_token
 from headway.core import ray_session
@@ -16,9 +17,11 @@ from headway.core.control import ControlStore, RedisControlStore
 from headway.core.errors import NotFound
 from headway.core.platform_state import running_settings
 from headway.core.project import Project
+from headway.core.routing import VersionRef, read_routing
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.definitions import FeatureService
+from headway.features.definitions import EventSource, FeatureService, View
+from headway.features.evolution import versions
 from headway.features.history import History
 from headway.governance.audit import AuditLog, audit_log
 from headway.governance.contract import LoadedContract
@@ -27,6 +30,8 @@ from headway.governance.keys import contract_role, development_keys, trust_root
 from headway.governance.login import current_principal, store_token
 from headway.governance.signing import TrustRoot
 from headway.governance.signoff import require_signed
+from headway.governance.statement import verify_version
+from headway.models.artefact import read_definition
 from headway.training.definitions import TrainingJob
 
 if TYPE_CHECKING:
@@ -46,6 +51,7 @@ class Installation:
         self.writer = writer
         self.clock: Clock = clock or SystemClock()
         self.project = Project(settings.project)
+        self._described: dict[VersionRef, list[dict[str, Any]]] = {}
 
     @classmethod
     def running(cls, *, writer: str, **flags: object) -> Installation:
@@ -132,6 +138,32 @@ class Installation:
             if history.use_case == self.project.require(use_case):
                 return history
         raise NotFound("history of use case", use_case)
+
+    def views(self, use_case: str) -> tuple[View, ...]:
+        """Return the views of the use case, then older versions of them that its models in service still read."""
+        routing = read_routing(self.control, use_case)
+        described = [
+            view
+            for ref in (routing.champion, routing.previous)
+            if ref is not None
+            for view in self._described_views(use_case, ref)
+        ]
+        sources = {source.name: source for source in self.project.collect("features", EventSource)}
+        return versions(self.service(use_case).views, described, sources)
+
+    def _described_views(self, use_case: str, ref: VersionRef) -> list[dict[str, Any]]:
+        if ref not in self._described:
+            folder = Path(ref.path)
+            statement = verify_version(
+                folder,
+                self.trust,
+                name=use_case,
+                version=ref.version,
+                clock=self.clock,
+                statement_sha256=ref.statement_sha256,
+            )
+            self._described[ref] = read_definition(folder, statement)["service"]["views"]
+        return self._described[ref]
 
     def service(self, use_case: str) -> FeatureService:
         """Return the feature service of the use case's model."""

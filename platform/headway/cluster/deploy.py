@@ -7,15 +7,17 @@ healthy. Which version they load is in the routing record, not in the configurat
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
+from headway.cluster.history import backfill
 from headway.cluster.serve_config import serve_config
 from headway.core import ray_session
-from headway.core.errors import EvidenceError, NotFound, ServiceFailed
+from headway.core.errors import EvidenceError, HeadwayError, NotFound, ServiceFailed
 from headway.core.platform_state import read_state
 from headway.core.progress import Progress
 from headway.core.routing import VersionRef, read_routing
@@ -45,6 +47,7 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
         NotSigned, Tampered: the contract or the champion does not hold; nothing was changed, the refusal is audited.
         NotFound: no champion yet.
         ServiceFailed: the replicas did not become ready in time; the old ones still serve.
+        PlatformError: the audit log cannot be written; nothing was changed.
     """
     principal.require("deploy", at.project.require(use_case))
     try:
@@ -55,12 +58,22 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
         _record(at, use_case, principal, "denied")
         raise
     options = deployment_options(contract)
-    with progress.stage("roll out") as stage:
-        ray_session.start_serve(at.settings)
-        _run(use_case, options)
-        start_drainer(at, use_case)
-        stage.note(f"{options['num_replicas']} replicas")
-    _record(at, use_case, principal, "done", contract.sha256, champion.statement_sha256)
+    refs = (contract.sha256, champion.statement_sha256)
+    _record(at, use_case, principal, "intended", *refs)
+    try:
+        empty = [view for view in at.service(use_case).views if not at.online.watermark(view)]
+        if empty:  # a new version of a view: nobody would read anything
+            backfill(at, empty, progress=progress)
+        with progress.stage("roll out") as stage:
+            ray_session.start_serve(at.settings)
+            _run(use_case, options)
+            start_drainer(at, use_case)
+            stage.note(f"{options['num_replicas']} replicas")
+    except BaseException:
+        with suppress(HeadwayError):  # what went wrong with the rollout says more
+            _record(at, use_case, principal, "failed", *refs)
+        raise
+    _record(at, use_case, principal, "done", *refs)
     return Deployed(
         use_case=use_case,
         url=f"{base_url(at)}/{use_case}",

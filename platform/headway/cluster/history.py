@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
 from headway.core.canonical import canonical, sha256
+from headway.core.errors import NotFound
+from headway.core.progress import Progress
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
+from headway.features.definitions import View
 from headway.features.history import History
 from headway.features.ingest import ingest
+from headway.features.materialize import materialize
+from headway.features.online_store import WriteReport
 
 
 def known_before(tables: Mapping[str, pa.Table], moment: int) -> dict[str, pa.Table]:
@@ -36,6 +41,8 @@ def ingest_tables(
 ) -> int:
     """Append rows of the use case's sources to the lake and update the views made from them; return the rows.
 
+    A view that was never filled, while the lake has earlier rows of its source, is a new version: it gets all of them.
+
     Args:
         at: The installation.
         history: Names the sources.
@@ -44,21 +51,39 @@ def ingest_tables(
         watermark: The views are complete up to this known_time, UTC microseconds.
         principal: Who ingests; needs `ingest:<source>`.
     """
-    views = at.service(history.use_case).views
+    views = at.views(history.use_case)
     sources = {source.name: source for source in history.sources}
+    new = [view for view in views if not at.online.watermark(view) and _in_lake(at, view)]
+    kept = [view for view in views if view not in new]
     for name, table in tables.items():
         ingest(
             sources[name],
             table,
             at.committer,
             at.online,
-            [view for view in views if view.source.name == name],
+            [view for view in kept if view.source.name == name],
             batch_id=f"{history.use_case}-{name}-{batch}",
             clock=at.clock,
             principal=principal,
             audit=at.audit,
             watermark=watermark,
         )
+    if new:
+        backfill(at, new, known_by=watermark)
     for view in views:
         at.online.set_watermark(view, watermark)
     return sum(int(table.num_rows) for table in tables.values())
+
+
+def backfill(at: Installation, views: Sequence[View], *, known_by: int | None = None, progress: Progress | None = None
+) -> dict[str, WriteReport]:
+    """Write what the lake has of views to the online store, under the platform's own identity."""
+    worker = at.workload("headway-materialize", ["data:read"], "model_training")
+    return materialize(views, at.reader, at.online, worker, worker.purpose, known_by=known_by, progress=progress)
+
+
+def _in_lake(at: Installation, view: View) -> bool:
+    try:
+        return at.reader.snapshot(view.source) != 0
+    except NotFound:
+        return False

@@ -138,5 +138,5 @@ def rewind(at: Installation, use_case: str) -> None:
     ray_session.connect(at.settings)
     stop_monitor(use_case)
     reset_state(at.control, use_case)
-    for view in at.service(use_case).views:
+    for view in at.views(use_case):
         at.online.clear(view)

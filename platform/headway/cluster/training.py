@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from headway.cluster.compose import Installation
 from headway.core import ray_session
+from headway.core.errors import HeadwayError
 from headway.core.progress import Progress
 from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
@@ -43,21 +46,34 @@ def trainer(at: Installation, use_case: str) -> Principal:
 
 
 def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: Principal, reason: str) -> Routing:
-    """Write the routing record, then let the registry's aliases follow it."""
+    """Write the routing record, then let the registry's aliases follow it.
+
+    The audit log tells of the promotion before it is made and after, so that nothing is promoted which it cannot hold.
+    """
     principal.require("rollout", use_case)
+
+    def record(outcome: str) -> None:
+        at.audit.append(
+            actor=principal.sub,
+            kind=principal.kind,
+            action="rollout.promote",
+            resource=f"{use_case}/{ref.version}",
+            purpose=principal.purpose,
+            outcome=outcome,
+            refs=(ref.statement_sha256,),
+        )
+
     before = read_routing(at.control, use_case)
-    routing = promote(at.control, use_case, ref, reason=reason, by=principal.sub, now=at.clock.now())
     worker = trainer(at, use_case)
+    record("intended")
+    try:
+        routing = promote(at.control, use_case, ref, reason=reason, by=principal.sub, now=at.clock.now())
+    except BaseException:
+        with suppress(HeadwayError):  # why it failed says more
+            record("failed")
+        raise
+    record(f"generation {routing.generation}")
     at.registry.alias(use_case, "champion", ref.version, worker)
     if before.champion is not None and before.champion != ref:
         at.registry.alias(use_case, "previous", before.champion.version, worker)
-    at.audit.append(
-        actor=principal.sub,
-        kind=principal.kind,
-        action="rollout.promote",
-        resource=f"{use_case}/{ref.version}",
-        purpose=principal.purpose,
-        outcome=f"generation {routing.generation}",
-        refs=(ref.statement_sha256,),
-    )
     return routing

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
+from headway.features.aggregates import HASHED
 from headway.features.definitions import EventSource, WindowView
-from headway.features.events import Events, build_events, event_ids, make_records, scaled
+from headway.features.events import FOREVER, NULL, Events, build_events, event_ids, make_records, scaled
 
 ARROW_TYPES = {
     "int64": pa.int64(),
@@ -80,20 +81,38 @@ def events_of(view: WindowView, table: pa.Table) -> Events:
     if table.num_rows and table[view.entity.key].null_count:
         table = table.filter(pc.is_valid(table[view.entity.key]))
     source = view.source
+    known = times(table, KNOWN_TIME, otherwise=EVENT_TIME)
+    values = [_values(table, name, source.columns[name], scale) for name, scale in view.columns]
+    if source.retracts is not None:
+        back = _cast(table[source.retracts], "bool", source.retracts).fill_null(False).to_numpy()
+        values.append(np.where(back, known, FOREVER))
+        known = np.where(back, FOREVER, known)
     return build_events(
         keys(table, view.entity.key, view.entity.dtype),
-        make_records(
-            times(table, EVENT_TIME),
-            times(table, KNOWN_TIME, otherwise=EVENT_TIME),
-            event_ids(np.asarray(table[source.id].to_numpy())),
-            [scaled(numbers(table, name, source.columns[name]), scale, field=name) for name, scale in view.columns],
-        ),
+        make_records(times(table, EVENT_TIME), known, event_ids(np.asarray(table[source.id].to_numpy())), values),
+        retracts=source.retracts is not None,
     )
+
+
+def _values(table: pa.Table, name: str, dtype: str, scale: int) -> Int64:
+    """Return a column as the records keep it: scaled numbers, or identities."""
+    if scale != HASHED:
+        return scaled(numbers(table, name, dtype), scale, field=name)
+    column = _cast(table[name], dtype, name)
+    there = column.is_valid().to_numpy()
+    values = column.drop_null().to_numpy()
+    if values.dtype.kind == "f":
+        values = (values.astype(np.float64) + 0.0).view(np.int64)  # −0 is 0
+    identities = np.full(len(there), NULL, np.int64)
+    identities[there] = event_ids(values.astype(np.int64) if values.dtype.kind == "b" else values)
+    return identities
 
 
 def needed(view: WindowView) -> list[str]:
     """Return the columns of the source that a view reads, without the times."""
-    return list(dict.fromkeys([view.entity.key, view.source.id, *(column for column, _ in view.columns)]))
+    source = view.source
+    taken_back = [] if source.retracts is None else [source.retracts]
+    return list(dict.fromkeys([view.entity.key, source.id, *(column for column, _ in view.columns), *taken_back]))
 
 
 def numbers(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:

@@ -18,7 +18,8 @@ from headway.core.canonical import canonical
 from headway.core.errors import AccessError, CorruptState, DefinitionError
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.definitions import FeatureService, WindowView
+from headway.features.definitions import FeatureService, RowView, View
+from headway.features.evolution import require_compatible
 from headway.features.lake import Location
 from headway.governance.audit_event import AuditSink
 
@@ -38,7 +39,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """Hash of the definition."""
     features: list[str]
     """Model input in order."""
-    views: list[str]
+    views: list[dict[str, Any]]
+    """As described in the definition."""
     entities: list[str]
     description: str = ""
 
@@ -58,7 +60,8 @@ def apply(
 
     Raises:
         Forbidden: Without the scope; recorded.
-        DefinitionError: Where two services mean different views by one name.
+        DefinitionError: Where two services mean different views by one name, or a view of a known name is about
+            another entity or source.
     """
     _unambiguous(services)
     try:
@@ -67,7 +70,9 @@ def apply(
         for service in services:
             _record(audit, principal, service.name, "features.apply", "denied", ())
         raise
-    known = {entry.name: entry.sha256 for entry in applied(settings)}
+    before = applied(settings)
+    _compatible(services, before)
+    known = {entry.name: entry.sha256 for entry in before}
     changed = [service for service in services if known.get(service.name) != service.sha256()]
     if changed:
         _write(changed, settings)
@@ -87,7 +92,7 @@ def applied(settings: Settings) -> list[Applied]:
     for service in _read(settings):
         try:
             definition = json.loads(service.tags[DEFINITION])
-            views = [view["name"] for view in definition["views"]]
+            views = definition["views"]
             entities = list(dict.fromkeys(view["entity"] for view in definition["views"]))
             entry = Applied(
                 name=service.name,
@@ -141,9 +146,13 @@ def _write(services: Sequence[FeatureService], settings: Settings) -> None:
     registry.commit()
 
 
-def _view(view: WindowView, settings: Settings) -> Any:
+def _view(view: View, settings: Settings) -> Any:
     import feast
-    from feast.types import Float32, Int64, String
+    from feast.types import Bool, Float32, Float64, Int64, String, UnixTimestamp
+
+    types = {"int64": Int64, "float32": Float32, "float64": Float64, "string": String, "bool": Bool}
+    types["timestamp"] = UnixTimestamp
+    dtypes = view.dtypes if isinstance(view, RowView) else ["float32"] * len(view.features)
 
     key_type = String if view.entity.dtype == "string" else Int64
     kind = feast.ValueType.STRING if view.entity.dtype == "string" else feast.ValueType.INT64
@@ -162,7 +171,7 @@ def _view(view: WindowView, settings: Settings) -> Any:
         ttl=timedelta(microseconds=view.horizon or 0),
         schema=[
             feast.Field(name=view.entity.key, dtype=key_type),
-            *(feast.Field(name=name, dtype=Float32) for name in view.features),
+            *(feast.Field(name=name, dtype=types[dtype]) for name, dtype in zip(view.features, dtypes, strict=True)),
         ],
         source=feast.PushSource(name=f"{view.name}_events", batch_source=batch),
         owner=view.owner,
@@ -193,6 +202,14 @@ def _unambiguous(services: Sequence[FeatureService]) -> None:
                     field=f"view {view['name']}",
                     expected="one definition per name",
                 )
+
+
+def _compatible(services: Sequence[FeatureService], before: Sequence[Applied]) -> None:
+    old = {view["name"]: view for entry in before for view in entry.views}
+    for service in services:
+        for view in service.views:
+            if view.name in old:
+                require_compatible(old[view.name], view.describe())
 
 
 def _record(

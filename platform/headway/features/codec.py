@@ -1,4 +1,4 @@
-"""The packed value of one key of one view: a header and one int64 record per event.
+"""The packed value of one key of one window view: a header and one int64 record per event.
 
 Layout, little-endian int64: [magic, sequence, truncated_before, CRC-32 of the records], then per event
 [event_time, known_time, id, value of each (column, scale) in sorted order]. Records of several keys can be joined and
@@ -15,27 +15,40 @@ import numpy as np
 
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import CorruptState
-from headway.features.definitions import WindowView
+from headway.features.definitions import RowView, View, WindowView
 from headway.features.events import NEVER, VALUES, Events
+from headway.features.row_codec import shape_sha256
 
 MAGIC = 0x3157_4448
 HEADER = struct.Struct("<qqqq")
 
 
 def prefix(view: WindowView) -> bytes:
-    """Return what the view's keys begin with; another shape of record gets other keys, so that versions can coexist."""
-    shape = {"source": view.source.name, "entity": view.entity.key, "columns": [list(c) for c in view.columns]}
+    """Return what the view's keys begin with: another shape of record, another reach or another cap gets other keys.
+
+    So versions of a view stand side by side, and none reads what the other has pruned.
+    """
+    shape = {
+        "source": view.source.name,
+        "entity": view.entity.key,
+        "columns": [list(c) for c in view.columns],
+        "retracts": view.source.retracts is not None,
+        "horizon": view.horizon,
+        "max_events": view.max_events,
+    }
     return f"headway:f:{view.name}@{sha256(canonical(shape))[:8]}:".encode()
 
 
-def watermark_key(view: WindowView) -> bytes:
+def watermark_key(view: View) -> bytes:
     """Return the key of the view's watermark."""
+    if isinstance(view, RowView):
+        return f"headway:w:{view.name}@{shape_sha256(view)[:8]}".encode()
     return b"headway:w:" + prefix(view)[len(b"headway:f:") : -1]
 
 
 def width(view: WindowView) -> int:
     """Return the int64s per event."""
-    return VALUES + len(view.columns)
+    return VALUES + len(view.columns) + (view.source.retracts is not None)
 
 
 def pack(sequence: int, truncated_before: int, records: bytes) -> bytes:

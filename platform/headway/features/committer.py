@@ -44,6 +44,7 @@ class Committer:
         self._catalog = open_catalog(location)
         self._clock = clock or SystemClock()
         self._tables: dict[str, Table] = {}
+        self._columns: dict[str, dict[str, str]] = {}
         self._committed: dict[str, dict[str, int]] = {}
 
     def append(self, table: EventSource | TableSpec, data: Batch, batch_id: str) -> int:
@@ -81,7 +82,10 @@ class Committer:
         self._known(spec_of(table))
 
     def _known(self, spec: TableSpec) -> dict[str, int]:
-        """Return the batches committed to a table so far, read from its snapshots once."""
+        """Return the batches committed to a table so far, read from its snapshots once; the table has the columns."""
+        columns = self._columns.setdefault(spec.name, {})
+        if spec.name in self._tables and not spec.columns.items() <= columns.items():
+            self._tables[spec.name] = ensure_table(self._catalog, spec)
         if spec.name not in self._tables:
             table = ensure_table(self._catalog, spec)
             known: dict[str, int] = {}
@@ -90,6 +94,7 @@ class Committer:
                 known.update(dict.fromkeys(filter(None, listed.split(",")), snapshot.snapshot_id))
             self._tables[spec.name] = table
             self._committed[spec.name] = known
+        columns.update(spec.columns)
         return self._committed[spec.name]
 
 

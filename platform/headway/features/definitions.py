@@ -6,35 +6,19 @@ canonical form is hashed into every signed model version.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError
-from headway.core.times import EVENT_TIME, format_duration, parse_duration
-from headway.core.types import Columns
+from headway.core.times import EVENT_TIME
+from headway.features.aggregates import Aggregate
+from headway.features.transformations import Transformation
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
-TransformFunction = Callable[[Columns], Columns]
-
-
-class Statistic(StrEnum):
-    """What an aggregate computes over the events of a window."""
-
-    COUNT = "count"
-    SUM = "sum"
-    MEAN = "mean"
-    MIN = "min"
-    MAX = "max"
-    LAST = "last"
-    SINCE_FIRST = "since_first"
-    """Days from the first event in the window to the decision."""
-    SINCE_LAST = "since_last"
-    """Days from the last event in the window to the decision."""
 
 
 class Overflow(StrEnum):
@@ -72,83 +56,25 @@ class EventSource:
     buckets: int = 8
     purposes: tuple[str, ...] = ()
     """Purposes for which it may be read; empty: none."""
+    retracts: str | None = None
+    """A bool column: a row where it is true takes the event of the same id and event_time back, from its known_time on;
+    None: events are never taken back."""
     owner: str = ""
     description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a retraction column that is none."""
+        if self.retracts is not None and self.columns.get(self.retracts) != "bool":
+            raise DefinitionError(
+                f"the source has no bool column {self.retracts!r}",
+                field=f"{self.name}.retracts",
+                expected="the name of one",
+            )
 
     @property
     def table(self) -> str:
         """Name of the lake table."""
         return f"events.{self.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aggregate:
-    """One statistic of one column over (t − offset − window, t − offset]; see `count`, `total`, `mean`, `last`."""
-
-    statistic: Statistic
-    column: str | None = None
-    window: int | None = None
-    """Microseconds; None: everything that the view retains."""
-    offset: int = 0
-    """Microseconds by which the window ends before t, for facts that are late by design."""
-    scale: int = 1
-    """Values are summed as int64(round(value × scale)), so that every path agrees to the bit."""
-
-    @property
-    def name(self) -> str:
-        """`amount_mean_7d`, `count_30d`, `since_last`."""
-        parts = [self.column or "", self.statistic.value, "" if self.window is None else format_duration(self.window)]
-        return "_".join(part for part in parts if part)
-
-
-def _windows(
-    statistic: Statistic, column: str | None, windows: tuple[str, ...], offset: str, scale: int
-) -> tuple[Aggregate, ...]:
-    delay = parse_duration(offset, field="offset")
-    spans = tuple(parse_duration(text, field="window") for text in windows) or (None,)
-    return tuple(
-        Aggregate(statistic=statistic, column=column, window=span, offset=delay, scale=scale) for span in spans
-    )
-
-
-def count(*windows: str, offset: str = "0s") -> tuple[Aggregate, ...]:
-    """Count events, one aggregate per window; no window: all retained."""
-    return _windows(Statistic.COUNT, None, windows, offset, 1)
-
-
-def total(column: str, *windows: str, scale: int = 1, offset: str = "0s") -> tuple[Aggregate, ...]:
-    """Sum a column exactly, in units of 1/scale."""
-    return _windows(Statistic.SUM, column, windows, offset, scale)
-
-
-def mean(column: str, *windows: str, scale: int = 1, offset: str = "0s") -> tuple[Aggregate, ...]:
-    """Average a column: exact sum / count; NaN over an empty window."""
-    return _windows(Statistic.MEAN, column, windows, offset, scale)
-
-
-def smallest(column: str, *windows: str, scale: int = 1, offset: str = "0s") -> tuple[Aggregate, ...]:
-    """Minimum of a column; NaN over an empty window."""
-    return _windows(Statistic.MIN, column, windows, offset, scale)
-
-
-def largest(column: str, *windows: str, scale: int = 1, offset: str = "0s") -> tuple[Aggregate, ...]:
-    """Maximum of a column; NaN over an empty window."""
-    return _windows(Statistic.MAX, column, windows, offset, scale)
-
-
-def last(column: str, *windows: str, scale: int = 1, offset: str = "0s") -> tuple[Aggregate, ...]:
-    """Newest value (ties: greatest known_time, then id order of arrival); NaN over an empty window."""
-    return _windows(Statistic.LAST, column, windows, offset, scale)
-
-
-def since_first(*windows: str) -> tuple[Aggregate, ...]:
-    """Days since the first event; NaN over an empty window."""
-    return _windows(Statistic.SINCE_FIRST, None, windows, "0s", 1)
-
-
-def since_last(*windows: str) -> tuple[Aggregate, ...]:
-    """Days since the last event; NaN over an empty window."""
-    return _windows(Statistic.SINCE_LAST, None, windows, "0s", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,35 +113,89 @@ class WindowView:
             return None
         return max((a.window or 0) + a.offset for a in self.aggregates)
 
+    def describe(self) -> dict[str, Any]:
+        """Return the definition as builtin types."""
+        return {
+            "name": self.name,
+            "entity": self.entity.name,
+            "key": self.entity.key,
+            "dtype": self.entity.dtype,
+            "source": self.source.name,
+            **({} if self.source.retracts is None else {"retracts": self.source.retracts}),
+            "max_events": self.max_events,
+            "overflow": self.overflow.value,
+            "retention": self.horizon,
+            "aggregates": [aggregate.describe() for aggregate in self.aggregates],
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
-class Transformation:
-    """A vectorised function over columns: the same object runs over training blocks and request batches."""
+class RowView:
+    """The newest row of a source per entity, as of the decision time: facts that are replaced, not summed up.
+
+    Of the rows with event_time ≤ t (and known_time ≤ t where the cutoff is on) the one with the greatest event_time
+    counts, of several the greatest known_time, then the greatest id. A null in it stays null; a row older than `ttl`
+    (t − event_time > ttl) is expired and gives nulls.
+    """
 
     name: str
-    inputs: tuple[str, ...]
-    """Feature names, request columns, or `event_time` (decision time, int64 microseconds)."""
-    outputs: Mapping[str, str]
-    """Output column → dtype (float32)."""
-    function: TransformFunction = field(compare=False)
+    entity: Entity
+    source: EventSource
+    columns: tuple[str, ...]
+    """Columns of the source that become features."""
+    ttl: int | None = None
+    """Microseconds; None: a row never expires. The bound is inclusive."""
+    owner: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse columns that the source lacks, and a lifetime that is none."""
+        for column in self.columns:
+            if column not in self.source.columns:
+                raise DefinitionError(
+                    f"the source {self.source.name!r} has no column {column!r}",
+                    field=f"{self.name}.columns",
+                    expected=f"one of {', '.join(self.source.columns)}",
+                )
+        if self.source.retracts is not None:
+            raise DefinitionError(
+                "its source takes events back, and a row view would keep them",
+                field=f"{self.name}.source",
+                expected="a source without retracts, or a window view with last()",
+            )
+        if self.ttl is not None and self.ttl <= 0:
+            raise DefinitionError(f"{self.ttl} µs", field=f"{self.name}.ttl", expected="more than 0, or None: for ever")
 
     @property
-    def source(self) -> str:
-        """Source text, hashed into the kernel."""
-        return inspect.getsource(self.function)
+    def features(self) -> tuple[str, ...]:
+        """Full names: `<view>__<column>`."""
+        return tuple(f"{self.name}__{column}" for column in self.columns)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The columns' dtypes."""
+        return tuple(self.source.columns[column] for column in self.columns)
+
+    @property
+    def horizon(self) -> int | None:
+        """Microseconds of history that a read may need; None: unbounded."""
+        return self.ttl
+
+    def describe(self) -> dict[str, Any]:
+        """Return the definition as builtin types."""
+        return {
+            "name": self.name,
+            "kind": "row",
+            "entity": self.entity.name,
+            "key": self.entity.key,
+            "dtype": self.entity.dtype,
+            "source": self.source.name,
+            "columns": dict(zip(self.columns, self.dtypes, strict=True)),
+            "ttl": self.ttl,
+        }
 
 
-def transformation(
-    *, inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> Callable[[TransformFunction], Transformation]:
-    """Declare a transformation: `@transformation(inputs=("event_time",), outputs=("is_night",))`."""
-
-    def declare(function: TransformFunction) -> Transformation:
-        return Transformation(
-            name=function.__name__, inputs=inputs, outputs=dict.fromkeys(outputs, "float32"), function=function
-        )
-
-    return declare
+View = WindowView | RowView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +203,7 @@ class FeatureService:
     """The features of one model, in order: the read plan, the training columns and the model input are this list."""
 
     name: str
-    views: tuple[WindowView, ...]
+    views: tuple[View, ...]
     request: Mapping[str, str]
     """Columns that come with the request (without event_time), and their dtype."""
     transformations: tuple[Transformation, ...] = ()
@@ -268,29 +248,7 @@ class FeatureService:
             "name": self.name,
             "request": dict(self.request),
             "features": list(self.features),
-            "views": [
-                {
-                    "name": view.name,
-                    "entity": view.entity.name,
-                    "key": view.entity.key,
-                    "source": view.source.name,
-                    "max_events": view.max_events,
-                    "overflow": view.overflow.value,
-                    "retention": view.horizon,
-                    "aggregates": [
-                        {
-                            "name": a.name,
-                            "statistic": a.statistic.value,
-                            "column": a.column,
-                            "window": a.window,
-                            "offset": a.offset,
-                            "scale": a.scale,
-                        }
-                        for a in view.aggregates
-                    ],
-                }
-                for view in self.views
-            ],
+            "views": [view.describe() for view in self.views],
             "transformations": [
                 {"name": step.name, "inputs": list(step.inputs), "outputs": dict(step.outputs), "source": step.source}
                 for step in self.transformations

@@ -21,8 +21,9 @@ NEVER = np.iinfo(np.int64).min
 """`truncated_before` of a key that forgot nothing."""
 EVENT, KNOWN, ID, VALUES = range(4)
 """Columns of a record; values begin at the last."""
+FOREVER = np.iinfo(np.int64).max
+"""`known_time` of an event of which only the retraction came so far, and `until` of one that was not taken back."""
 _LARGEST = float(2**53)
-_Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class Events:
     """int64[m + 1]."""
     records: Int64
     """int64[e, 3 + c], C-contiguous: event_time, known_time, id (`event_ids`), then one value per (column, scale) of
-    the view, in its order: round(value × scale), `NULL` for none."""
+    the view, in its order: round(value × scale), `NULL` for none. Where the source takes events back, one more: the
+    known_time from which on the event no longer counts, or `FOREVER`."""
     truncated_before: Int64
     """int64[m]: events up to and including this event time may have been forgotten; `NEVER`: none were."""
 
@@ -78,12 +80,12 @@ def event_ids(ids: npt.NDArray[np.generic]) -> Int64:
     return np.frombuffer(raw, "<i8").astype(np.int64)
 
 
-def build_events(keys: npt.NDArray[np.generic], records: Int64) -> Events:
+def build_events(keys: npt.NDArray[np.generic], records: Int64, *, retracts: bool = False) -> Events:
     """Group unordered events by key, sort them, and keep each id once per key.
 
     Of several events with one id the first known counts (then the smallest event_time, then the smallest values), so
-    that a redelivery changes nothing and the outcome does not depend on the order of arrival. Rows whose key is None
-    belong to nobody and are left out.
+    that a redelivery changes nothing and the outcome does not depend on the order of arrival; with `retracts` it counts
+    until the first of its retractions. Rows whose key is None belong to nobody and are left out.
     """
     if keys.dtype.kind == "O":
         owned = np.array([key is not None for key in keys], dtype=np.bool_)
@@ -91,9 +93,9 @@ def build_events(keys: npt.NDArray[np.generic], records: Int64) -> Events:
             keys, records = keys[owned], records[owned]
     distinct, code = np.unique(keys, return_inverse=True)
     code = code.astype(np.int64)
-    keep = _first_of_each_id(code, records)
-    if keep is not None:
-        code, records = code[keep], records[keep]
+    first = _first_of_each_id(code, records, retracts)
+    if first is not None:
+        code, records = first
     order = _order(code, records)
     if order is not None:
         records = records[order]
@@ -107,8 +109,8 @@ def build_events(keys: npt.NDArray[np.generic], records: Int64) -> Events:
     )
 
 
-def _first_of_each_id(code: Int64, records: Int64) -> _Bool | None:
-    """Return the mask of events to keep, or None where no id repeats."""
+def _first_of_each_id(code: Int64, records: Int64, retracts: bool) -> tuple[Int64, Int64] | None:
+    """Return (key codes, events) with each id once, or None where no id repeats."""
     ids = records[:, ID]
     if bool((ids[1:] > ids[:-1]).all()):
         return None
@@ -119,9 +121,12 @@ def _first_of_each_id(code: Int64, records: Int64) -> _Bool | None:
     repeated = np.zeros(len(ids), np.bool_)
     sorted_code, sorted_ids = code[order], ids[order]
     repeated[1:] = (sorted_code[1:] == sorted_code[:-1]) & (sorted_ids[1:] == sorted_ids[:-1])
+    if retracts:
+        records = records.copy()
+        records[order[~repeated], -1] = np.minimum.reduceat(records[order, -1], np.flatnonzero(~repeated))
     keep = np.ones(len(ids), np.bool_)
     keep[order[repeated]] = False
-    return keep
+    return code[keep], records[keep]
 
 
 def _order(code: Int64, records: Int64) -> Int64 | None:

@@ -13,7 +13,7 @@ from headway.core.errors import AccessError, Unauthenticated
 from headway.core.types import Principal
 from headway.features.arrow import conform, times
 from headway.features.committer import Batch
-from headway.features.definitions import EventSource, Overflow, WindowView
+from headway.features.definitions import EventSource, Overflow, View, WindowView
 from headway.features.lake import TableSpec
 from headway.features.online_store import OnlineStore, WriteReport
 from headway.governance.audit_event import AuditSink
@@ -45,7 +45,7 @@ def ingest(
     table: pa.Table,
     committer: Appender,
     online: OnlineStore | None,
-    views: Sequence[WindowView],
+    views: Sequence[View],
     batch_id: str,
     clock: Clock,
     *,
@@ -79,8 +79,8 @@ def ingest(
         _record(audit, principal, resource, "denied")
         raise
     events = conform(source, table)
-    strict = [view for view in views if view.overflow is Overflow.REJECT]
-    lenient = [view for view in views if view.overflow is not Overflow.REJECT]
+    strict = [view for view in views if isinstance(view, WindowView) and view.overflow is Overflow.REJECT]
+    lenient = [view for view in views if view not in strict]
     reports: dict[str, WriteReport] = {}
     if online is not None:
         reports.update({view.name: online.write(view, events) for view in strict})

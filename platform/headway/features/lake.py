@@ -63,6 +63,9 @@ class TableSpec:
     buckets: int = 8
     purposes: tuple[str, ...] = ()
     """Purposes for which it may be read; empty: none."""
+    evolves: bool = False
+    """Whether columns that are new here are added to an existing table and those that are gone stay in it, null in rows
+    without them; a column never changes its type. For logs, whose columns follow a definition that teams change."""
 
     def __post_init__(self) -> None:
         """Refuse dtypes and bucket columns that do not exist."""
@@ -118,7 +121,10 @@ def open_table(catalog: Catalog, name: str) -> Table:
 
 
 def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
-    """Return the table, created if it is new; DefinitionError where an existing one has other columns."""
+    """Return the table, created if it is new, with columns added if it evolves.
+
+    Raises DefinitionError where an existing one has other columns, or another type in a column.
+    """
     from pyiceberg.exceptions import NoSuchTableError
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
     from pyiceberg.transforms import BucketTransform
@@ -138,19 +144,37 @@ def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
         return catalog.create_table(spec.name, schema=schema, partition_spec=partition, properties=properties)
     found = {field.name: str(field.field_type) for field in table.schema().fields}
     wanted = {field.name: str(field.field_type) for field in schema.fields}
-    if found != wanted:
+    if not spec.evolves and found != wanted:
         raise DefinitionError(
             f"the lake table has other columns: {found}", field=spec.name, expected=f"{wanted}; or use another name"
         )
+    for name, kind in found.items():
+        if wanted.get(name, kind) != kind:
+            raise DefinitionError(
+                f"{wanted[name]} cannot go into a lake column of {kind}",
+                field=f"{spec.name}.{name}",
+                expected=f"{kind}; or use another column name",
+            )
+    added = [field for field in schema.fields if field.name not in found]
+    if added:
+        with table.update_schema() as update:
+            for field in added:
+                update.add_column((field.name,), field.field_type)
     return table
 
 
 def conform_table(spec: TableSpec, data: pa.Table, ingested_at: int) -> pa.Table:
-    """Return the data in the table's columns and types; event_time stands in for a missing known_time."""
+    """Return the data in the table's columns and types; event_time stands in for a missing known_time.
+
+    A missing column of a table that evolves is null; DefinitionError names that of any other.
+    """
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     for name, dtype in {**spec.columns, EVENT_TIME: "timestamp", KNOWN_TIME: "timestamp"}.items():
         source = EVENT_TIME if name == KNOWN_TIME and name not in data.column_names else name
         if source not in data.column_names:
+            if spec.evolves and name in spec.columns:
+                columns[name] = pa.nulls(data.num_rows, _ARROW[dtype])
+                continue
             raise DefinitionError("a batch without this column", field=f"{spec.name}.{name}", expected=dtype)
         columns[name] = _to_lake(data[source], _ARROW[dtype])
     columns[INGESTED_AT] = pa.repeat(pa.scalar(ingested_at, pa.int64()), data.num_rows).cast(_ARROW["timestamp"])

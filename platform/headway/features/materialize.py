@@ -1,19 +1,27 @@
-"""Fills the online store from the lake: for a new view, or after the store was lost. Repeating it changes nothing."""
+"""Fills the online store from the lake: for a new view, after the store was lost, or to catch up.
+
+Bucket by bucket, so that memory is bounded by the largest one, and remembered with the snapshot that was read: an
+interrupted run goes on where it stopped, and the next one reads only files that were added since. Writes merge, so
+newer values are never overwritten and repeating everything changes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from headway.core.errors import NotFound
+from headway.core.progress import Progress, RecordedProgress
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.arrow import needed, times
-from headway.features.definitions import FeatureService, WindowView
+from headway.features.definitions import RowView, View
 from headway.features.online_store import OnlineStore, WriteReport
-from headway.features.reader import LakeReader, read_files
+from headway.features.reader import LakeReader, ReadPlan, read_files
+from headway.features.row_store import needed_rows
 
 
 def materialize(
-    service: FeatureService,
+    views: Sequence[View],
     reader: LakeReader,
     online: OnlineStore,
     principal: Principal,
@@ -21,42 +29,86 @@ def materialize(
     *,
     known_by: int | None = None,
     snapshots: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, WriteReport]:
-    """Write the events of every view of a service, bucket by bucket, and return a report per view.
+    """Write the events of views that the store does not have yet, and return a report per view.
 
-    `known_by` leaves out what was known later, for replays; the watermark becomes `known_by`, or the largest known_time
-    found. Memory is bounded by the largest bucket.
+    Args:
+        views: What to fill.
+        reader: Access to the lake.
+        online: The store.
+        principal: Who reads.
+        purpose: Why.
+        known_by: Leave out what was known later, for replays; everything is read then, and nothing remembered.
+        snapshots: Lake table → pinned snapshot id; others are read at their current one.
+        progress: Where each view is a stage of its buckets.
+
+    The watermark becomes `known_by`, or the largest known_time found.
     """
-    pinned = snapshots or {}
-    return {
-        view.name: _view(view, reader, online, principal, purpose, known_by, pinned.get(view.source.table))
-        for view in service.views
-    }
+    pinned, shown = snapshots or {}, progress or RecordedProgress()
+    seen = _Seen(reader, principal, purpose)
+    reports = {}
+    for view in views:
+        with shown.stage(f"materialize {view.name}") as stage:
+            plan = reader.plan(
+                view.source, principal, purpose, known_by=known_by, snapshot_id=pinned.get(view.source.table)
+            )
+            before = online.materialized(view) if known_by is None else {}
+            whole, newest = WriteReport(), 0
+            buckets = sorted({number for _, number in plan.files})
+            for done, bucket in enumerate(buckets):
+                stage.advance(done, len(buckets))
+                snapshot, known = before.get(bucket, (0, 0))
+                had = seen.files(view, snapshot) if snapshot else frozenset()
+                paths = [path for path in plan.bucket(bucket) if path not in had]
+                known = max(known, _bucket(view, plan, paths, online, known_by, whole))
+                newest = max(newest, known)
+                if known_by is None:
+                    online.set_materialized(view, bucket, plan.snapshot_id, known)
+            if newest or known_by is not None:
+                online.set_watermark(view, newest if known_by is None else known_by)
+            stage.note(f"{whole.events:,} events of {whole.keys:,} keys")
+        reports[view.name] = whole
+    return reports
 
 
-def _view(
-    view: WindowView,
-    reader: LakeReader,
+def _bucket(
+    view: View,
+    plan: ReadPlan,
+    paths: Sequence[str],
     online: OnlineStore,
-    principal: Principal,
-    purpose: str,
     known_by: int | None,
-    snapshot_id: int | None,
-) -> WriteReport:
-    plan = reader.plan(view.source, principal, purpose, known_by=known_by, snapshot_id=snapshot_id)
-    columns = list(dict.fromkeys([*needed(view), EVENT_TIME, KNOWN_TIME]))
-    whole = WriteReport()
-    newest = 0
-    for bucket in sorted({number for _, number in plan.files}):
-        events = read_files(plan.schema, plan.bucket(bucket), columns, known_by=known_by)
-        if events.num_rows == 0:
-            continue
-        part = online.write(view, events)
-        newest = max(newest, int(times(events, KNOWN_TIME).max()))
-        whole.keys += part.keys
-        whole.events += part.events
-        whole.pruned += part.pruned
-        whole.overflowed += part.overflowed
-        whole.retries += part.retries
-    online.set_watermark(view, newest if known_by is None else known_by)
-    return whole
+    whole: WriteReport,
+) -> int:
+    """Write the rows of some files, add to the report, and return the largest known_time."""
+    own = needed_rows(view) if isinstance(view, RowView) else needed(view)
+    columns = list(dict.fromkeys([*own, EVENT_TIME, KNOWN_TIME]))
+    events = read_files(plan.schema, paths, columns, known_by=known_by)
+    if events.num_rows == 0:
+        return 0
+    part = online.write(view, events)
+    whole.keys += part.keys
+    whole.events += part.events
+    whole.pruned += part.pruned
+    whole.overflowed += part.overflowed
+    whole.retries += part.retries
+    return int(times(events, KNOWN_TIME).max())
+
+
+class _Seen:
+    """The files of snapshots that earlier runs have read."""
+
+    def __init__(self, reader: LakeReader, principal: Principal, purpose: str) -> None:
+        self._reader, self._principal, self._purpose = reader, principal, purpose
+        self._files: dict[tuple[str, int], frozenset[str]] = {}
+
+    def files(self, view: View, snapshot: int) -> frozenset[str]:
+        """Return a snapshot's files; none where it has expired: everything is read again then."""
+        place = (view.source.table, snapshot)
+        if place not in self._files:
+            try:
+                old = self._reader.plan(view.source, self._principal, self._purpose, snapshot_id=snapshot)
+                self._files[place] = frozenset(old.paths)
+            except NotFound:
+                self._files[place] = frozenset()
+        return self._files[place]

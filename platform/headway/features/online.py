@@ -5,7 +5,8 @@ The read plan is compiled once per service; distinct keys are fetched once, howe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +14,43 @@ import numpy.typing as npt
 from headway.core.errors import InvalidValue
 from headway.core.types import Columns, Int64
 from headway.features import codec
-from headway.features.definitions import Entity, FeatureService
+from headway.features.definitions import Entity, FeatureService, RowView, WindowView
 from headway.features.link import RedisLink
-from headway.features.windows import plan_of, window_columns
+from headway.features.row_batch import RowDecoder
+from headway.features.row_codec import row_prefix
+from headway.features.windows import ViewPlan, plan_of, window_columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRows:
     """View features of n rows, before transformations."""
 
-    columns: dict[str, npt.NDArray[np.float32]]
-    """Feature name → float32[n]."""
+    columns: Columns
+    """Feature name → one value per row. Of window views float32[n]; of row views the declared type, int64 and bool with
+    missing values as float64, strings as object with None."""
     status: dict[str, npt.NDArray[np.uint8]]
-    """View name → `Status` per row."""
+    """View name → `Status` per row. The store keeps a row view's newest row only: where that is newer than t (or known
+    later, with the cutoff on), the row as of t cannot be told and the status is TRUNCATED."""
     watermark: dict[str, int]
     """View name → largest known_time up to which it is complete; 0 where none was set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What one key of an entity is fetched for."""
+
+    entity: int
+    """Position among the service's entities."""
+    prefix: bytes
+    plan: ViewPlan | RowDecoder
+    _heads: dict[int, bytes] = field(default_factory=dict)
+
+    def bulks(self, names: Sequence[bytes]) -> list[bytes]:
+        """Return the keys of these names as arguments in the RESP protocol."""
+        heads = self._heads  # by length of the name, which few lengths share: names are formatted twice as fast
+        for size in set(map(len, names)).difference(heads):
+            heads[size] = b"$%d\r\n%b" % (len(self.prefix) + size, self.prefix)
+        return [heads[len(name)] + name + b"\r\n" for name in names]
 
 
 class OnlineReader:
@@ -37,9 +60,9 @@ class OnlineReader:
         self._link = RedisLink(url, timeout_s=timeout_s)
         self._cutoff = cutoff
         self._entities = service.entities
-        self._plans = [plan_of(view) for view in service.views]
-        self._prefixes = [codec.prefix(view) for view in service.views]
-        self._watermarks = [codec.watermark_key(view) for view in service.views]
+        self._parts = _parts(service, cutoff)
+        self._views = [view.name for view in service.views]
+        self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.views)
 
     async def read(self, keys: Columns, at: Int64) -> OnlineRows:
         """Return the features of n rows as of their decision times.
@@ -48,43 +71,84 @@ class OnlineReader:
             keys: Entity key column → n keys: int64, or object for strings and nulls.
             at: int64[n], UTC microseconds.
 
-        Raises InvalidValue for a missing key column, Unavailable when the store is away or late.
+        Raises InvalidValue for a missing key column, Unavailable when the store is away or late, CorruptState for a
+        value that is not the platform's.
         """
-        positions: dict[str, Int64] = {}
-        names: dict[str, list[bytes]] = {}
-        for entity in self._entities:
-            positions[entity.name], names[entity.name] = _distinct(entity, keys, len(at))
-        wanted = [b"MGET", *self._watermarks]
-        for plan, prefix in zip(self._plans, self._prefixes, strict=True):
-            wanted += [prefix + name for name in names[plan.view.entity.name]]
-        parts = [b"*%d\r\n" % len(wanted)]
-        parts += [b"$%d\r\n%b\r\n" % (len(part), part) for part in wanted]
-        reply: list[bytes | None] = await self._link.call(b"".join(parts))
-        columns: dict[str, npt.NDArray[np.float32]] = {}
+        found = [_distinct(entity, keys, len(at)) for entity in self._entities]
+        views = len(self._views)
+        total = 1 + views + sum(len(found[part.entity][1]) for part in self._parts)
+        request = [b"*%d\r\n$4\r\nMGET\r\n" % total, self._watermarks]
+        for part in self._parts:
+            request += part.bulks(found[part.entity][1])
+        reply: list[bytes | None] = await self._link.call(b"".join(request))
+        columns: Columns = {}
         status: dict[str, npt.NDArray[np.uint8]] = {}
-        watermark: dict[str, int] = {}
-        begin = len(self._plans)
-        for number, plan in enumerate(self._plans):
-            view = plan.view
-            end = begin + len(names[view.entity.name])
-            events, _ = codec.unpack(view, reply[begin:end])
+        begin = views
+        for part in self._parts:
+            position, names = found[part.entity]
+            end = begin + len(names)
+            self._decode(part.plan, reply[begin:end], position, at, columns, status)
             begin = end
-            found = window_columns(plan, events, positions[view.entity.name], at, cutoff=self._cutoff)
-            columns.update(found.columns)
-            status[view.name] = found.status
-            watermark[view.name] = int(reply[number] or 0)
+        status = {name: status[name] for name in self._views}
+        watermark = {name: int(mark or 0) for name, mark in zip(self._views, reply, strict=False)}
         return OnlineRows(columns=columns, status=status, watermark=watermark)
 
     async def close(self) -> None:
         """Close the connection."""
         await self._link.close()
 
+    def _decode(
+        self,
+        plan: ViewPlan | RowDecoder,
+        values: Sequence[bytes | None],
+        position: Int64 | None,
+        at: Int64,
+        columns: Columns,
+        status: dict[str, npt.NDArray[np.uint8]],
+    ) -> None:
+        """Add what one part of the reply says."""
+        if isinstance(plan, RowDecoder):
+            rows, states = plan.decode(values, position, at)
+            columns.update(rows)
+            status.update(zip(plan.names, states, strict=True))
+            return
+        events, _ = codec.unpack(plan.view, values)
+        row_key = np.arange(len(values)) if position is None else position
+        found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
+        columns.update(found.columns)
+        status[plan.view.name] = found.status
 
-def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64, list[bytes]]:
-    """Return each row's position among the distinct keys (−1: null), and these as bytes."""
+
+def _parts(service: FeatureService, cutoff: bool) -> list[_Part]:
+    """Return one part per window view, and one per entity for all of its row views."""
+    parts = []
+    for number, entity in enumerate(service.entities):
+        own = [view for view in service.views if view.entity == entity]
+        rows = [view for view in own if isinstance(view, RowView)]
+        parts += [
+            _Part(entity=number, prefix=codec.prefix(view), plan=plan_of(view))
+            for view in own
+            if isinstance(view, WindowView)
+        ]
+        if rows:
+            decoder = RowDecoder(entity, rows, cutoff=cutoff)
+            parts.append(_Part(entity=number, prefix=row_prefix(entity), plan=decoder))
+    return parts
+
+
+def _bulk(part: bytes) -> bytes:
+    """Return an argument in the RESP protocol."""
+    return b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64 | None, list[bytes]]:
+    """Return each row's place among the distinct keys (−1: null; None: every row has its own), and these as bytes."""
     column = keys.get(entity.key)
     if column is None or len(column) != n:
         raise InvalidValue(entity.key, "the batch needs one key per row")
+    wanted = column.tolist()
+    if column.dtype.kind == "i" and len(set(wanted)) == n:
+        return None, [b"%d" % key for key in wanted]
     seen: dict[object, int] = {}
-    position = [-1 if key is None else seen.setdefault(key, len(seen)) for key in column.tolist()]
+    position = [-1 if key is None else seen.setdefault(key, len(seen)) for key in wanted]
     return np.array(position, np.int64), [str(key).encode() for key in seen]

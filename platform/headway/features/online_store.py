@@ -1,7 +1,8 @@
 """Writes events to the online store: merged per key, pruned, capped, and swapped in by compare-and-set.
 
 A write reads the keys it touches, merges in memory and replaces each value only if nobody else did meanwhile, so that
-two writers never lose an event and late or repeated ones change nothing they should not.
+two writers never lose an event and late or repeated ones change nothing they should not. Rows of row views go through
+`row_store`. `PackedRedisOnlineStore`, the same idea as a plug-in of Feast, is found here too, without importing Feast.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 import redis
 
+from headway.core.clock import Clock, SystemClock
 from headway.core.errors import Conflict, InvalidValue, Unavailable
 from headway.core.times import DAY
 from headway.core.types import Int64
 from headway.features import codec
 from headway.features.arrow import conform, events_of, needed
-from headway.features.definitions import Overflow, WindowView
-from headway.features.events import NEVER, Events, build_events
+from headway.features.definitions import Overflow, RowView, View, WindowView
+from headway.features.events import FOREVER, NEVER, Events, build_events
+from headway.features.row_store import RowStore
 
 _SWAP = """
 local lost = {}
@@ -51,9 +54,9 @@ class WriteReport:
     keys: int = 0
     """Keys touched."""
     events: int = 0
-    """Distinct events given."""
+    """Distinct events given; of a row view, rows."""
     pruned: int = 0
-    """Events dropped because no window reaches them any more."""
+    """Events dropped because no window reaches them any more; rows that a newer one of their key makes useless."""
     overflowed: int = 0
     """Events dropped because their key holds more than `max_events`."""
     retries: int = 0
@@ -69,21 +72,28 @@ class _Merged:
 
 
 class OnlineStore:
-    """Packed events per (view, key) on a Redis-protocol server."""
+    """Packed events per (window view, key) and packed rows per (entity, key) on a Redis-protocol server."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
         )
         self._swap = self._client.register_script(_SWAP)
         self._raise = self._client.register_script(_RAISE)
+        self._rows = RowStore(self._client, clock or SystemClock())
 
-    def write(self, view: WindowView, events: pa.Table) -> WriteReport:
+    def write(self, view: View, events: pa.Table) -> WriteReport:
         """Merge rows of the view's source into the store; Unavailable if the server is away.
 
-        Raises InvalidValue, naming the key, where a view with `Overflow.REJECT` would exceed `max_events`; keys of
-        earlier chunks are written then, and repeating the write is harmless.
+        Raises InvalidValue, naming the key, where a view with `Overflow.REJECT` would exceed `max_events`, and Conflict
+        where others keep changing the same keys; earlier chunks are written then, and repeating the write is harmless.
         """
+        if isinstance(view, RowView):
+            try:
+                done = self._rows.write(view, events)
+            except redis.RedisError as error:
+                raise _away(error) from error
+            return WriteReport(keys=done.keys, events=done.rows, pruned=done.outdated, retries=done.retries)
         new = events_of(view, conform(view.source, events, needed(view)))
         report = WriteReport(keys=len(new.keys), events=len(new))
         try:
@@ -93,31 +103,51 @@ class OnlineStore:
             raise _away(error) from error
         return report
 
-    def set_watermark(self, view: WindowView, known_time: int) -> None:
+    def set_watermark(self, view: View, known_time: int) -> None:
         """Say that the view is complete up to `known_time`; it never goes back."""
         try:
             self._raise(keys=[codec.watermark_key(view)], args=[known_time])
         except redis.RedisError as error:
             raise _away(error) from error
 
-    def watermark(self, view: WindowView) -> int:
+    def watermark(self, view: View) -> int:
         """Return the view's watermark, 0 where none was set."""
         try:
             return int(self._client.get(codec.watermark_key(view)) or 0)
         except redis.RedisError as error:
             raise _away(error) from error
 
-    def clear(self, view: WindowView) -> int:
-        """Forget every key of the view and its watermark, before it is materialised anew; return the keys."""
+    def materialized(self, view: View) -> dict[int, tuple[int, int]]:
+        """Return, by bucket of the view's source, the snapshot that was materialised and its largest known_time."""
+        try:
+            stored = self._client.hgetall(_materialized_key(view))
+        except redis.RedisError as error:
+            raise _away(error) from error
+        parts = {int(bucket): value.split(b":") for bucket, value in stored.items()}
+        return {bucket: (int(snapshot), int(newest)) for bucket, (snapshot, newest) in parts.items()}
+
+    def set_materialized(self, view: View, bucket: int, snapshot_id: int, newest: int) -> None:
+        """Remember that a bucket's rows up to a snapshot are here, and their largest known_time."""
+        try:
+            self._client.hset(_materialized_key(view), str(bucket), f"{snapshot_id}:{newest}")
+        except redis.RedisError as error:
+            raise _away(error) from error
+
+    def clear(self, view: View) -> int:
+        """Forget every key of the view and how far it was, before it is materialised anew; return the keys."""
         removed = 0
         try:
+            if isinstance(view, RowView):
+                removed = self._rows.clear(view)
+                self._client.unlink(codec.watermark_key(view), _materialized_key(view))
+                return removed
             batch: list[bytes] = []
             for key in self._client.scan_iter(match=codec.prefix(view) + b"*", count=_CHUNK):
                 batch.append(key)
                 if len(batch) == _CHUNK:
                     removed += int(self._client.unlink(*batch))
                     batch.clear()
-            self._client.unlink(codec.watermark_key(view), *batch)
+            self._client.unlink(codec.watermark_key(view), _materialized_key(view), *batch)
             return removed + len(batch)
         except redis.RedisError as error:
             raise _away(error) from error
@@ -162,7 +192,11 @@ def merge(view: WindowView, new: Events, stored: list[bytes | None]) -> _Merged:
         )
     else:
         codes = [np.repeat(np.arange(m), np.diff(each.offsets)) for each in (old, new)]
-        both = build_events(np.concatenate(codes), np.concatenate([old.records, new.records]))
+        both = build_events(
+            np.concatenate(codes),
+            np.concatenate([old.records, new.records]),
+            retracts=view.source.retracts is not None,
+        )
     begin, expired = _bounds(view, both, new)
     truncated = old.truncated_before.copy()
     dropped = begin > both.offsets[:-1]
@@ -181,7 +215,8 @@ def _bounds(view: WindowView, both: Events, new: Events) -> tuple[Int64, Int64]:
     start, end = both.offsets[:-1], both.offsets[1:]
     begin = start.copy()
     if view.horizon is not None:
-        newest = np.maximum.reduceat(both.known_time, start)
+        known = np.where(both.known_time == FOREVER, both.event_time, both.known_time)
+        newest = np.maximum.reduceat(known, start)
         too_old = both.event_time <= np.repeat(newest - view.horizon - SLACK, end - start)
         begin = start + np.add.reduceat(too_old.astype(np.int64), start)
     expired = begin - start
@@ -213,5 +248,18 @@ def _pick(events: Events, positions: Int64) -> Events:
     )
 
 
+def _materialized_key(view: View) -> bytes:
+    return b"headway:m:" + codec.watermark_key(view)[len(b"headway:w:") :]
+
+
 def _away(error: Exception) -> Unavailable:
     return Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")
+
+
+def __getattr__(name: str) -> Any:
+    """Return the plug-in and its configuration, which Feast looks for beside each other."""
+    if name in ("PackedRedisOnlineStore", "PackedRedisOnlineStoreConfig"):
+        from headway.features import feast_online
+
+        return getattr(feast_online, name)
+    raise AttributeError(name)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from headway.core.times import DAY
-from headway.features.events import EVENT, KNOWN, NEVER, NULL, VALUES
+from headway.features.events import EVENT, FOREVER, KNOWN, NEVER, NULL, VALUES
 
-COUNT, SUM, MEAN, MIN, MAX, LAST, SINCE_FIRST, SINCE_LAST = range(8)
+COUNT, SUM, MEAN, MIN, MAX, LAST, SINCE_FIRST, SINCE_LAST, STD, DISTINCT = range(10)
 PRESENT, MISSING, EXPIRED, TRUNCATED = 0, 1, 2, 5
 _HIGHEST = np.iinfo(np.int64).max
 _DAY = float(DAY)
@@ -34,7 +34,7 @@ def compiled() -> Callable[..., None]:
     i8, f8 = numba.int64, numba.float64
     events = (read(i8, 1), read(i8, 2), read(i8, 1))
     rows = (read(i8, 1), read(i8, 1), numba.boolean)
-    plan = (read(i8, 1), i8, numba.boolean, read(i8, 2), read(f8, 1))
+    plan = (read(i8, 1), i8, numba.boolean, read(i8, 2), read(f8, 1), i8)
     out = (numba.types.Array(numba.float32, 2, "C"), numba.types.Array(numba.uint8, 1, "C"))
     made: Callable[..., None] = numba.njit(numba.void(*events, *rows, *plan, *out), cache=True, nogil=True)(_scan)
     return made
@@ -43,7 +43,7 @@ def compiled() -> Callable[..., None]:
 def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled whole; its types are above
     offsets, records, truncated_before,
     row_key, at, cutoff,
-    bounds, max_events, endless, features, scales,
+    bounds, max_events, endless, features, scales, until,
     columns, status,
 ):  # fmt: skip
     """Fill `columns` float32[f, n] and `status` uint8[n].
@@ -60,12 +60,13 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
         endless: Whether a window goes back to the first event.
         features: int64[f, 4]: statistic, column of a record (−1: none), first and last band.
         scales: float64[f].
+        until: Column of a record with the known_time from which on the event is taken back; −1: there is none.
         columns: The features.
         status: One per row.
     """
     bands = len(bounds) + 1
     lowest = bounds[bands - 2] if bands > 1 else 0
-    width = records.shape[1]
+    width = records.shape[1] if until < 0 else until
     count = np.empty(bands, np.int64)
     newest = np.empty(bands, np.int64)
     oldest = np.empty(bands, np.int64)
@@ -73,11 +74,17 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
     total = np.empty((width, bands), np.int64)
     least = np.empty((width, bands), np.int64)
     most = np.empty((width, bands), np.int64)
+    longest = 0
+    for row in range(len(at)):
+        if row_key[row] >= 0:
+            longest = max(longest, offsets[row_key[row] + 1] - offsets[row_key[row]])
+    visited = np.empty(min(longest, max_events), np.int64)
     for row in range(len(at)):
         t = at[row]
         key = row_key[row]
         count[:] = 0
         newest[:] = -1
+        oldest[:] = -1
         present[:] = 0
         total[:] = 0
         least[:] = _HIGHEST
@@ -97,11 +104,14 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
             for position in range(below - 1, begin - 1, -1):
                 if cutoff and records[position, KNOWN] > t:
                     continue
+                if until >= 0 and records[position, until] <= (t if cutoff else FOREVER - 1):
+                    continue
                 distance = t - records[position, EVENT]
                 reached = endless or distance < lowest
                 if kept == max_events:
                     truncated = reached
                     break
+                visited[kept] = position
                 kept += 1
                 if not reached:
                     break
@@ -109,8 +119,8 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                     band += 1
                 count[band] += 1
                 if newest[band] < 0:
-                    newest[band] = position
-                oldest[band] = position
+                    newest[band] = kept - 1
+                oldest[band] = kept
                 for column in range(VALUES, width):
                     value = records[position, column]
                     if value != NULL:
@@ -135,7 +145,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
             result = np.nan
             if statistic == COUNT:
                 result = float(events)
-            elif statistic in (SUM, MEAN):
+            elif statistic in (SUM, MEAN, STD):
                 amount = 0
                 some = 0
                 for band in range(first, last + 1):
@@ -143,8 +153,34 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                     some += present[column, band]
                 if statistic == SUM:
                     result = amount / scales[feature]
-                elif some > 0:
+                elif some > 0 and statistic == MEAN:
                     result = amount / some / scales[feature]
+                elif some > 0:
+                    average = amount / some
+                    squares = 0.0
+                    for band in range(first, last + 1):
+                        for visit in range(newest[band], oldest[band]):
+                            value = records[visited[visit], column]
+                            if value != NULL:
+                                squares += (value - average) * (value - average)
+                    result = np.sqrt(squares / some) / scales[feature]
+            elif statistic == DISTINCT:
+                some = 0
+                for band in range(first, last + 1):
+                    some += present[column, band]
+                values = np.empty(some, np.int64)
+                some = 0
+                for band in range(first, last + 1):
+                    for visit in range(newest[band], oldest[band]):
+                        value = records[visited[visit], column]
+                        if value != NULL:
+                            values[some] = value
+                            some += 1
+                values.sort()
+                result = 0.0
+                for position in range(some):
+                    if position == 0 or values[position] != values[position - 1]:
+                        result += 1.0
             elif statistic == MIN:
                 extreme = _HIGHEST
                 for band in range(first, last + 1):
@@ -161,7 +197,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                 position = -1
                 for band in range(first, last + 1):
                     if count[band] > 0 and (position < 0 or statistic == SINCE_FIRST):
-                        position = oldest[band] if statistic == SINCE_FIRST else newest[band]
+                        position = visited[oldest[band] - 1 if statistic == SINCE_FIRST else newest[band]]
                 if statistic != LAST:
                     result = (t - records[position, EVENT]) / _DAY
                 elif records[position, column] != NULL:

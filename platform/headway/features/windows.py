@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from headway.core.types import Int64
 from headway.features import scan
-from headway.features.definitions import Aggregate, Statistic, WindowView
+from headway.features.aggregates import Aggregate, Statistic
+from headway.features.definitions import WindowView
 from headway.features.events import VALUES, Events, build_events, event_ids, scaled
 
 __all__ = [
@@ -37,6 +38,8 @@ _CODES = {
     Statistic.MIN: scan.MIN,
     Statistic.MAX: scan.MAX,
     Statistic.LAST: scan.LAST,
+    Statistic.STD: scan.STD,
+    Statistic.DISTINCT: scan.DISTINCT,
     Statistic.SINCE_FIRST: scan.SINCE_FIRST,
     Statistic.SINCE_LAST: scan.SINCE_LAST,
 }
@@ -80,6 +83,8 @@ class ViewPlan:
     features: Int64
     """int64[f, 4]: statistic, column of `Events.records` (−1: none), first and last band of the window."""
     scales: npt.NDArray[np.float64]
+    until: int
+    """Column of a record that says until when the event counts; −1: it counts for ever."""
 
 
 def plan_of(view: WindowView) -> ViewPlan:
@@ -104,6 +109,7 @@ def plan_of(view: WindowView) -> ViewPlan:
         endless=any(reach is None for _, reach in spans),
         features=np.array(features, np.int64).reshape(-1, 4),
         scales=np.array([a.scale for a in view.aggregates], np.float64),
+        until=-1 if view.source.retracts is None else VALUES + len(view.columns),
     )
 
 
@@ -136,7 +142,7 @@ def window_columns(
     scan.compiled()(
         events.offsets, events.records, events.truncated_before,
         row_key, at, cutoff,
-        plan.bounds, plan.view.max_events, plan.endless, plan.features, plan.scales,
+        plan.bounds, plan.view.max_events, plan.endless, plan.features, plan.scales, plan.until,
         values, status,
     )  # fmt: skip
     return WindowColumns(columns=dict(zip(plan.names, values, strict=True)), status=status)

@@ -1,4 +1,4 @@
-"""The model registry: versions, aliases and environments in MLflow, each governed act audited.
+"""The model registry: versions, aliases and environments in MLflow, each governed act audited before and after.
 
 MLflow keeps names, runs and aliases; what may be loaded is decided by the signed statement, not by MLflow. The version
 stands in the statement, so it is reserved first, signed second, and filled last; a version that never got its files
@@ -10,14 +10,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from headway.core.clock import Clock
-from headway.core.errors import Conflict, InvalidValue, NotFound, PlatformError, Unauthenticated, Unavailable
+from headway.core.errors import (
+    Conflict,
+    HeadwayError,
+    InvalidValue,
+    NotFound,
+    PlatformError,
+    Unauthenticated,
+    Unavailable,
+)
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.governance.audit_event import AuditSink
@@ -99,6 +107,7 @@ class Registry:
     def reserve(self, name: str, principal: Principal) -> tuple[str, str]:
         """Create a run and an empty version; return (run id, version). The next step is to sign, then `finish`."""
         self._authorise(principal, "write", "reserve", name)
+        self._record(principal, "reserve", name, "intended")
         with self._calls("model", name) as client:
             experiment = self._experiment(client, name)
             run = client.create_run(experiment, run_name=name, tags={"mlflow.user": principal.sub})
@@ -132,14 +141,13 @@ class Registry:
             model = client.get_model_version(name, version)
             if model.tags.get(_STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(_STATE)}", hint="versions are never filled twice")
-            self._log(client, model.run_id, metrics, params)
-            client.log_artifacts(model.run_id, str(folder), FOLDER)
-            for key, text in {**tags, _STATEMENT: statement_sha256, _STATE: "ready"}.items():
-                client.set_model_version_tag(name, version, key, str(text))
-            client.set_terminated(model.run_id, "FINISHED", end_time=self._clock.now() // 1_000)
-            found = self._version(client, client.get_model_version(name, version))
-        self._record(principal, "finish", f"{name}/{version}", "done", refs=(statement_sha256,))
-        return found
+            with self._act(principal, "finish", f"{name}/{version}", (statement_sha256,)):
+                self._log(client, model.run_id, metrics, params)
+                client.log_artifacts(model.run_id, str(folder), FOLDER)
+                for key, text in {**tags, _STATEMENT: statement_sha256, _STATE: "ready"}.items():
+                    client.set_model_version_tag(name, version, key, str(text))
+                client.set_terminated(model.run_id, "FINISHED", end_time=self._clock.now() // 1_000)
+            return self._version(client, client.get_model_version(name, version))
 
     def abandon(
         self, name: str, version: str, principal: Principal, *, metrics: Mapping[str, float] | None = None
@@ -150,10 +158,10 @@ class Registry:
             model = client.get_model_version(name, version)
             if model.tags.get(_STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(_STATE)}", hint="only a reserved version can fail")
-            self._log(client, model.run_id, metrics or {}, {})
-            client.set_model_version_tag(name, version, _STATE, "failed")
-            client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
-        self._record(principal, "abandon", f"{name}/{version}", "done")
+            with self._act(principal, "abandon", f"{name}/{version}"):
+                self._log(client, model.run_id, metrics or {}, {})
+                client.set_model_version_tag(name, version, _STATE, "failed")
+                client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
 
     def alias(self, name: str, alias: str, version: str, principal: Principal) -> None:
         """Point an alias at a ready version. The routing record decides what serves; aliases follow it."""
@@ -162,8 +170,8 @@ class Registry:
         self._authorise(principal, "write", f"alias.{alias}", f"{name}/{version}")
         with self._calls("version", f"{name}/{version}") as client:
             model = self._ready(client, name, version)
-            client.set_registered_model_alias(name, alias, version)
-        self._record(principal, f"alias.{alias}", f"{name}/{version}", "done", refs=_refs(model))
+            with self._act(principal, f"alias.{alias}", f"{name}/{version}", _refs(model)):
+                client.set_registered_model_alias(name, alias, version)
 
     def move(self, name: str, version: str, environment: str, principal: Principal) -> None:
         """Move a ready version to staging or production."""
@@ -172,8 +180,8 @@ class Registry:
         self._authorise(principal, "write", f"move.{environment}", f"{name}/{version}")
         with self._calls("version", f"{name}/{version}") as client:
             model = self._ready(client, name, version)
-            client.set_model_version_tag(name, version, _ENVIRONMENT, environment)
-        self._record(principal, f"move.{environment}", f"{name}/{version}", "done", refs=_refs(model))
+            with self._act(principal, f"move.{environment}", f"{name}/{version}", _refs(model)):
+                client.set_model_version_tag(name, version, _ENVIRONMENT, environment)
 
     def resolve(self, name: str, alias_or_version: str, principal: Principal) -> RegisteredVersion:
         """Return a ready version by alias (`@champion` or `champion`) or number, its files on this machine."""
@@ -266,6 +274,21 @@ class Registry:
         if f"registry:{verb}" not in principal.scopes:
             self._record(principal, action, resource, "denied")
         principal.require("registry", verb)
+
+    @contextmanager
+    def _act(self, principal: Principal, action: str, resource: str, refs: tuple[str, ...] = ()) -> Iterator[None]:
+        """Record that a change is meant before it is made, and its outcome after: what cannot be recorded is not done.
+
+        An intent without outcome was cut short; the registry shows how far it came.
+        """
+        self._record(principal, action, resource, "intended", refs=refs)
+        try:
+            yield
+        except BaseException:
+            with suppress(HeadwayError):  # the act's own error says more
+                self._record(principal, action, resource, "failed", refs=refs)
+            raise
+        self._record(principal, action, resource, "done", refs=refs)
 
     def _record(
         self, principal: Principal, action: str, resource: str, outcome: str, *, refs: tuple[str, ...] = ()

@@ -11,6 +11,8 @@ from headway.core.errors import QuotaExceeded, TooLarge, Unavailable
 
 _CLIENTS = 10_000
 _PRIORITY_SHARE = 1.5
+_OUTCOMES_PER_DECISION = 5.0
+"""How many outcomes a client may send where it may ask for one decision: labels come late, many days' at once."""
 
 
 class Verdict(Enum):
@@ -43,6 +45,8 @@ class Gcra:
     """Generic cell rate algorithm (ITU-T I.371): one number per client, exact, without timers; cost = rows."""
 
     def __init__(self, *, rate: float, burst: float, clients: int = _CLIENTS) -> None:
+        self.rate = rate
+        self.burst = burst
         self._interval = 1.0 / rate
         self._tolerance = burst / rate
         self._clients = clients
@@ -87,6 +91,8 @@ class Admission:
         self._clock = clock
         self._meter = RateMeter()
         self._gcra = Gcra(rate=limits.rate, burst=limits.burst)
+        # of their own: who decides at the contract's full rate must be able to say what became of it
+        self._outcomes = Gcra(rate=limits.rate * _OUTCOMES_PER_DECISION, burst=limits.burst * _OUTCOMES_PER_DECISION)
         self.shed = 0
         self.refused = 0
 
@@ -110,12 +116,26 @@ class Admission:
                 f"{self.limits.deadline_s * 1e3:.0f} ms",
                 retry_after_s=max(1.0, wait_s),
             )
-        excess = self._gcra.take(client, rows, now)
+        self._charge(self._gcra, client, rows, now)
+        return Verdict.FALLBACK if late else Verdict.SCORE
+
+    def admit_outcomes(self, client: str, rows: int, *, queued_rows: int) -> None:
+        """Let outcomes in, or raise QuotaExceeded, TooLarge or Unavailable; a request without rows counts as one."""
+        cost = max(1, rows)
+        burst = self._outcomes.burst
+        if cost > burst:
+            raise TooLarge(f"{rows} outcomes, at most {burst:.0f}", field="outcomes", hint="split the request")
+        if queued_rows + cost > self.limits.max_queued_rows:
+            self.shed += 1
+            raise Unavailable(f"overloaded: {queued_rows} outcomes wait", retry_after_s=1.0)
+        self._charge(self._outcomes, client, cost, self._clock.monotonic())
+
+    def _charge(self, gcra: Gcra, client: str, cost: int, now: float) -> None:
+        excess = gcra.take(client, cost, now)
         if excess:
             self.refused += 1
             raise QuotaExceeded(
-                f"{client} is above {self.limits.rate:g} rows per second",
+                f"{client} is above {gcra.rate:g} rows per second",
                 retry_after_s=excess,
                 hint="slow down, or have limits.default_rps raised in the contract",
             )
-        return Verdict.FALLBACK if late else Verdict.SCORE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,17 @@ def load_key(path: Path) -> bytes:
 
 
 class DecisionIds:
-    """Makes and checks the ids of one use case."""
+    """Makes and checks the ids of one use case; one thread makes, any may check.
+
+    A cipher context serves one call at a time, so checking has its own behind a lock, and making never waits for it.
+    """
 
     def __init__(self, key: bytes, use_case: str) -> None:
         derived = hashlib.blake2b(use_case.encode(), key=key, digest_size=_KEY_BYTES, person=b"decision-id").digest()
-        self._cipher: Any = Cipher(algorithms.AES(derived), modes.ECB()).encryptor()  # noqa: S305  # one block: a PRF, not a mode
+        cipher = Cipher(algorithms.AES(derived), modes.ECB())  # noqa: S305  # one block: a PRF, not a mode
+        self._cipher: Any = cipher.encryptor()
+        self._checking: Any = cipher.encryptor()
+        self._check = threading.Lock()
         self._random = b""
 
     def make(self, count: int, now: int) -> list[str]:
@@ -79,7 +86,9 @@ class DecisionIds:
         if str(value) != text or value.version != 7 or value.variant != uuid.RFC_4122:
             return False
         free = ((value.int >> 64 & 0xFFF) << 62) | (value.int & (1 << 62) - 1)
-        sealed: bytes = self._cipher.update(_block((value.int >> 80).to_bytes(6, "big"), free >> _TAG_BITS))
+        block = _block((value.int >> 80).to_bytes(6, "big"), free >> _TAG_BITS)
+        with self._check:
+            sealed: bytes = self._checking.update(block)
         return int.from_bytes(sealed[: _TAG_BITS // 8], "big") == free & (1 << _TAG_BITS) - 1
 
     def _bytes(self, count: int) -> bytes:

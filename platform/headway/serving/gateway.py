@@ -1,11 +1,18 @@
-"""Bare ASGI before a DecisionService: headers, a bounded body, one response. No framework stands on the hot path."""
+"""Bare ASGI before a DecisionService: headers, a bounded body, one response. No framework stands on the hot path.
+
+A body is read only from a caller whose token holds, and it must arrive whole in time: a replica's memory and its
+patience belong to those who may ask.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from dataclasses import replace
+from types import coroutine
 from typing import Any
 
-from headway.core.errors import HeadwayError, Malformed, TooLarge
+from headway.core.errors import Malformed, TooLarge
 from headway.serving.errors import error_response
 from headway.serving.hook import Receive, Scope, Send
 from headway.serving.http import Request, Response
@@ -13,6 +20,11 @@ from headway.serving.service import DecisionService
 
 BODY_LIMIT = 1 << 20
 """Bytes of one request; more is refused before it is read."""
+BODY_S = 10.0
+"""Longest time from the headers to the end of the body."""
+_DISCARDED = 1 << 16
+"""Bytes of an unread body that the server may discard to keep the connection."""
+Message = MutableMapping[str, Any]
 _JSON = (b"content-type", b"application/json")
 _LONGEST_ID = 128
 
@@ -52,25 +64,33 @@ class Gateway:
         root: str = scope.get("root_path", "")
         if root and path.startswith(root):
             path = path[len(root) :]
-        close = False
+        method, token = scope["method"], _token(headers.get(b"authorization"))
+        body, unread, close = b"", True, False
         try:
-            body = await _body(headers, receive) if scope["method"] != "GET" else b""
-            if body is None:
-                return
+            caller = self._service.caller(method, path, token)
+            if caller is not None:
+                arrived = await _body(headers, receive)
+                if arrived is None:
+                    return
+                body, unread = arrived, False
             response = await self._service.respond(
                 Request(
-                    method=scope["method"],
+                    method=method,
                     path=path,
                     body=body,
-                    token=_token(headers.get(b"authorization")),
+                    token=token,
                     request_id=request_id,
                     idempotency_key=_key(headers.get(b"idempotency-key")),
                     binary_header=b"inference-header-content-length" in headers,
-                )
+                ),
+                caller,
             )
-        except HeadwayError as error:
-            close = isinstance(error, TooLarge)  # the rest of the body is still on its way
-            response = error_response(error, request_id)
+        except TimeoutError:
+            response, close = _too_slow(request_id), True
+        except Exception as error:
+            response, close = self._service.failed(error, request_id, path), isinstance(error, TooLarge)
+        # what is still on its way may be without end: only a connection's end stops it
+        close = close or (unread and _is_long(headers))
         await _send(send, response, request_id if self._echo else None, close=close)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -88,32 +108,67 @@ class Gateway:
 
 
 async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
-    """Return the body; None if the caller went away. Raises TooLarge at the first byte above the limit."""
+    """Return the body; None if the caller went away.
+
+    Raises TooLarge at the first byte above the limit, TimeoutError after `BODY_S`. What the server holds already is
+    taken without a timer: the first step of `receive` is taken by hand, and only one that has to wait gets one.
+    """
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding != b"identity":
         raise Malformed("compressed bodies are not accepted", field="content-encoding", hint="send plain JSON")
     length = headers.get(b"content-length")
     if length is not None and (not length.isdigit() or int(length) > BODY_LIMIT):
         raise _too_large()
-    message = await receive()
+    reading = receive().__await__()
+    try:
+        awaited = next(reading)
+    except StopIteration as arrived:
+        message: Message = arrived.value
+        if not message.get("more_body", False):
+            return _whole(message)
+    else:
+        async with asyncio.timeout(BODY_S):
+            message = await _rest(reading, awaited)
+            return await _parts(message, receive)
+    async with asyncio.timeout(BODY_S):
+        return await _parts(message, receive)
+
+
+def _whole(message: Message) -> bytes | None:
+    """Return the body of a first message that is also the last."""
     if message["type"] == "http.disconnect":
         return None
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        if len(first) > BODY_LIMIT:
-            raise _too_large()
-        return first
-    parts, size = [first], len(first)
-    while message.get("more_body", False):
-        message = await receive()
-        if message["type"] == "http.disconnect":
+    body: bytes = message.get("body", b"")
+    if len(body) > BODY_LIMIT:
+        raise _too_large()
+    return body
+
+
+async def _parts(message: Message, receive: Receive) -> bytes | None:
+    """Return the body that begins with `message`."""
+    parts, size = [], 0
+    while True:
+        part = _whole(message)
+        if part is None:
             return None
-        part: bytes = message.get("body", b"")
         size += len(part)
         if size > BODY_LIMIT:
             raise _too_large()
         parts.append(part)
-    return b"".join(parts)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+@coroutine
+def _rest(reading: Generator[Any, Any, Message], awaited: Any) -> Generator[Any, Any, Message]:
+    """Wait for what the first step asked for, then take the other steps."""
+    try:
+        yield awaited
+    except BaseException:  # cancelled, or out of time
+        reading.close()
+        raise
+    return (yield from reading)
 
 
 async def _send(send: Send, response: Response, request_id: str | None, *, close: bool) -> None:
@@ -148,6 +203,19 @@ def _key(header: bytes | None) -> str | None:
 def _clean(header: bytes) -> str:
     """Return a caller's request id as printable ASCII of bounded length: it is echoed and logged."""
     return "".join(char for char in header[:_LONGEST_ID].decode("latin-1") if "!" <= char <= "~") or "unnamed"
+
+
+def _is_long(headers: dict[bytes, bytes]) -> bool:
+    """Whether more of a body may follow than is worth discarding."""
+    length = headers.get(b"content-length")
+    if length is None:
+        return b"transfer-encoding" in headers
+    return not length.isdigit() or int(length) > _DISCARDED
+
+
+def _too_slow(request_id: str) -> Response:
+    error = Malformed(f"did not arrive whole within {BODY_S:.0f} s", field="body", hint="send it at once")
+    return replace(error_response(error, request_id), status=408)
 
 
 def _too_large() -> TooLarge:

@@ -1,7 +1,8 @@
 """The champion in this process: verified before it is parsed, warmed up with asserted outputs, swapped while serving.
 
 The routing record in the control store says who serves; it is read every half second. A version that does not verify
-or does not warm up changes nothing: the one that serves goes on, and readiness tells why the new one is not there.
+or does not warm up changes nothing: the one that serves goes on, and readiness tells why the new one is not there. It
+is tried again, ever more rarely: a full machine may recover, but a wrong signature seldom mends itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from headway.core.clock import Clock
@@ -24,6 +26,8 @@ from headway.models.artefact import Artefact
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.5
+_LONGEST_RETRY_S = 60.0
+_UNNUMBERED = -1
 Load = Callable[[VersionRef], Artefact]
 """Verify and load a version; blocking."""
 
@@ -52,8 +56,8 @@ class LoadedModel:
         self._counter.add(matrix, scores)
         self._times.append(at)
 
-    def drain(self, use_case: str, replica: str, sequence: int) -> CountsDelta | None:
-        """Return and reset what was counted, None if nothing was; call it on the thread that counts."""
+    def drain(self, use_case: str, replica: str) -> CountsDelta | None:
+        """Return and reset what was counted, not numbered yet, None if nothing was; on the thread that counts."""
         if not self._times:
             return None
         at = np.concatenate(self._times)
@@ -63,7 +67,7 @@ class LoadedModel:
             version=self.ref.version,
             profile_sha256=self.artefact.statement.reference_profile_sha256,
             replica=replica,
-            sequence=sequence,
+            sequence=_UNNUMBERED,
             first_time=int(at.min()),
             last_time=int(at.max()),
             rows=len(at),
@@ -80,6 +84,17 @@ class HostState:
     previous: str | None
     error: str | None
     """Why the newest routed version is not the one that serves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refused:
+    """A generation that could not be installed."""
+
+    generation: int
+    error: str
+    wait_s: float
+    again_at: float
+    """Monotonic seconds."""
 
 
 class ModelHost:
@@ -109,8 +124,12 @@ class ModelHost:
         self._retired: list[LoadedModel] = []
         self._generation = -1
         self._error: str | None = None
+        self._refused: _Refused | None = None
         self._sequence = 0
-        self._unpublished: list[CountsDelta] = []
+        self._sending: CountsDelta | None = None
+        """The last one numbered. The channel may hold it although publishing failed: it is repeated unchanged."""
+        self._waiting: dict[tuple[str, str], CountsDelta] = {}
+        """What no channel has seen, one delta per version and profile: bounded however long the channel is away."""
 
     @property
     def ready(self) -> bool:
@@ -144,13 +163,23 @@ class ModelHost:
         loop = asyncio.get_running_loop()
         try:
             routing = await loop.run_in_executor(None, read_routing, self._store, self._use_case)
-            if routing.generation == self._generation or routing.champion is None:
-                return False
-            models = await loop.run_in_executor(None, self._prepare, routing)
         except HeadwayError as error:
             if self._error != str(error):
-                _LOG.error("%s keeps its version: %s", self._use_case, error)
+                _LOG.error("the routing of %s cannot be read: %s", self._use_case, error)
             self._error = str(error)
+            return False
+        if routing.generation == self._generation or routing.champion is None:
+            return False
+        refused = self._refused
+        if refused is not None and refused.generation == routing.generation:
+            self._error = refused.error
+            if self._clock.monotonic() < refused.again_at:
+                return False
+        try:
+            models = await loop.run_in_executor(None, self._prepare, routing)
+        except Exception as error:
+            reason = str(error) if isinstance(error, HeadwayError) else f"loading failed: {type(error).__name__}"
+            self._refuse(routing.generation, reason)
             return False
         self._install(routing, models)
         return True
@@ -166,20 +195,25 @@ class ModelHost:
             await asyncio.sleep(POLL_S)
 
     async def publish(self) -> None:
-        """Publish what was counted since the last time; unsent deltas are kept and sent first."""
+        """Publish what was counted since the last time; what could not be sent is kept, merged, and sent first.
+
+        A delta gets its number when it is first sent: numbers have no gaps, and one number never has two contents, by
+        which the reader knows a repeat (`headway.monitoring.window`).
+        """
         for model in [*self._retired, *(model for _, model in self._steps)]:
-            delta = model.drain(self._use_case, self._replica, self._sequence)
+            delta = model.drain(self._use_case, self._replica)
             if delta is not None:
-                self._sequence += 1
-                self._unpublished.append(delta)
+                key = (delta.version, delta.profile_sha256)
+                before = self._waiting.get(key)
+                self._waiting[key] = delta if before is None else _merged(before, delta)
         self._retired.clear()
-        pending, self._unpublished = self._unpublished, []
-        try:
-            while pending:
-                await asyncio.get_running_loop().run_in_executor(None, self._channel.publish, pending[0])
-                pending.pop(0)
-        finally:
-            self._unpublished = pending + self._unpublished
+        while self._sending is not None or self._waiting:
+            if self._sending is None:
+                delta = self._waiting.pop(next(iter(self._waiting)))
+                self._sending = msgspec.structs.replace(delta, sequence=self._sequence)
+                self._sequence += 1
+            await asyncio.get_running_loop().run_in_executor(None, self._channel.publish, self._sending)
+            self._sending = None
 
     async def publish_forever(self, every_s: float = 1.0) -> None:
         """Publish every second."""
@@ -189,6 +223,16 @@ class ModelHost:
                 await self.publish()
             except Exception as error:  # the channel may be down for a while: the deltas are kept
                 _LOG.warning("counts of %s wait: %s", self._use_case, type(error).__name__)
+
+    def _refuse(self, generation: int, error: str) -> None:
+        """Double the wait before this generation is tried again; each reason is logged once."""
+        before = self._refused if self._refused and self._refused.generation == generation else None
+        if before is None or before.error != error:
+            _LOG.error("%s keeps its version: generation %d is refused: %s", self._use_case, generation, error)
+        wait_s = min(_LONGEST_RETRY_S, 2 * before.wait_s) if before else POLL_S
+        again_at = self._clock.monotonic() + wait_s
+        self._refused = _Refused(generation=generation, error=error, wait_s=wait_s, again_at=again_at)
+        self._error = error
 
     def _prepare(self, routing: Routing) -> tuple[LoadedModel, LoadedModel | None]:
         assert routing.champion is not None
@@ -218,5 +262,16 @@ class ModelHost:
             old.pop(id(model), None)
         self._retired.extend(old.values())
         self._generation = routing.generation
-        self._error = None
+        self._error = self._refused = None
         _LOG.info("%s serves version %s (generation %d)", self._use_case, models[0].version, routing.generation)
+
+
+def _merged(first: CountsDelta, second: CountsDelta) -> CountsDelta:
+    """Return what a replica would have counted in both intervals together."""
+    return msgspec.structs.replace(
+        first,
+        first_time=min(first.first_time, second.first_time),
+        last_time=max(first.last_time, second.last_time),
+        rows=first.rows + second.rows,
+        counts=(first.array() + second.array()).astype("<i8").tobytes(),
+    )

@@ -1,4 +1,9 @@
-"""Outcomes: what became of decisions. Unknown ids are refused by their own tag, repeats by the control store."""
+"""Outcomes: what became of decisions. Unknown ids are refused by their own tag, repeats by the control store.
+
+An outcome is on disk before it is answered, and remembered after that: a replica that dies in between has answered
+nobody, and the retry is taken again. So a label may lie in two spool files, and never in none. Which of them counts is
+settled when they are drained: each id belongs to the first file that asks for it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,10 @@ from headway.core.control import ControlStore
 from headway.core.errors import Forbidden, InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.serving.decision_ids import DecisionIds
+from headway.serving.outcome_ids import FREE, TAKEN, OutcomeIds, outcome_ids, owner_of
 from headway.serving.protocol import OutcomeRow
 from headway.serving.spool import Committer, Spool, drain
 
-_REMEMBER_S = 400 * 86_400
 _SCHEMA = pa.schema(
     [
         pa.field("decision_id", pa.string()),
@@ -59,9 +64,8 @@ class Outcomes:
         writer: str,
         clock: Clock,
     ) -> None:
-        self._key = f"outcome:{use_case}"
         self._ids = ids
-        self._store = store
+        self._seen = outcome_ids(store, use_case)
         self._names = names
         self._clock = clock
         self._spool: Spool[list[tuple[str, float, int, int, str]]] = Spool(
@@ -69,7 +73,10 @@ class Outcomes:
         )
 
     def take(self, rows: list[OutcomeRow], sub: str, *, may_replay: bool) -> OutcomesAnswer:
-        """Count and keep the rows; every row is checked before the first is taken."""
+        """Count and keep the rows; every row is checked before the first is taken, and on disk before it is counted.
+
+        Raises Unavailable if disk or control store do not answer; repeating the request then loses and doubles nothing.
+        """
         self._spool.require_room()
         now = self._clock.now()
         checked: list[tuple[str, float, int, int, str]] = []
@@ -80,12 +87,14 @@ class Outcomes:
             known = now if row.known_time is None else int(row.known_time)
             checked.append((row.decision_id, label, int(row.event_time), known, sub))
         ours = [item for item in checked if self._ids.known(item[0])]
-        new = self._store.add_once(self._key, [item[0] for item in ours], expire_s=_REMEMBER_S) if ours else []
-        taken = [item for item, first in zip(ours, new, strict=True) if first]
-        answer = OutcomesAnswer(accepted=len(taken), duplicate=len(ours) - len(taken), unknown=len(checked) - len(ours))
-        if taken:
-            self._spool.add(taken, len(taken))
-        return answer
+        first = {item[0]: item for item in reversed(ours)}
+        owners = self._seen.mark(list(first), FREE)
+        new = [first[item] for item, owner in zip(first, owners, strict=True) if owner == FREE]
+        accepted = 0
+        if new:
+            self._spool.add_and_sync(new, len(new))
+            accepted = self._seen.mark([item[0] for item in new], TAKEN).count(FREE)
+        return OutcomesAnswer(accepted=accepted, duplicate=len(ours) - accepted, unknown=len(checked) - len(ours))
 
     def close(self) -> None:
         """Write what is left."""
@@ -107,6 +116,15 @@ def _batch(groups: list[list[tuple[str, float, int, int, str]]]) -> pa.RecordBat
     return pa.record_batch(arrays, schema=_SCHEMA)
 
 
-def drain_outcomes(home: Path, use_case: str, committer: Committer) -> int:
-    """Commit finished spool files to `outcomes.<use case>`; return the rows."""
-    return drain(outcomes_folder(home, use_case), outcomes_table(use_case), committer)
+def drain_outcomes(home: Path, use_case: str, committer: Committer, seen: OutcomeIds) -> int:
+    """Commit finished spool files to `outcomes.<use case>`, one row per decision ever; return the rows."""
+
+    def counted(data: pa.Table, batch_id: str) -> pa.Table:
+        owner = owner_of(batch_id)
+        ids = data["decision_id"].to_pylist()
+        rows = {item: row for row, item in reversed(list(enumerate(ids)))}
+        before = seen.mark(list(rows), owner)
+        kept = [row for row, found in zip(rows.values(), before, strict=True) if found in (FREE, TAKEN, owner)]
+        return data.take(pa.array(sorted(kept), pa.int64()))
+
+    return drain(outcomes_folder(home, use_case), outcomes_table(use_case), committer, keep=counted)

@@ -127,7 +127,7 @@ class Scorer:
                 batch.rejected = stale if batch.rejected is None else batch.rejected | stale
                 continue
             for name in self._view_features[clause.view]:
-                features[name] = np.where(stale, np.float32(np.nan), features[name])
+                features[name] = _without(features[name], stale)
 
     def _predict(self, batch: _Batch) -> Matrix | None:
         """Walk the ladder of models; a failing batch of several calls is raised, so that the batcher halves it."""
@@ -242,6 +242,16 @@ def _times(calls: Sequence[Call], count: int, now: int) -> Int64:
             at[start : start + call.size] = [default if row[-1] is None else row[-1] for row in call.rows]
         start += call.size
     return at
+
+
+def _without(column: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return a column of features with some rows missing: NaN, or None among strings."""
+    if column.dtype.kind == "O":
+        kept = column.copy()
+        kept[rows] = None
+        return kept
+    wide = column.astype(np.float64) if column.dtype.kind in "biu" else column
+    return np.where(rows, wide.dtype.type(np.nan), wide)
 
 
 def _stale(decisions: list[Decision]) -> HeadwayError:

@@ -85,9 +85,16 @@ class DecisionService:
         self._admission = Admission(terms.admission, clock)
         self._idempotency = Idempotency(clock)
         self._encoder = msgspec.json.Encoder()
+        self._waiting_outcomes = 0
         self._patience_s = min(_LONGEST_WAIT_S, terms.admission.deadline_s * _WAIT_FACTOR)
         self._decide_scope = f"decide:{use_case}"
-        self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
+        self._own_paths = f"v2/models/{use_case}/"
+        self._scopes = {
+            "/v1/decisions": self._decide_scope,
+            "/v1/outcomes": f"outcomes:{use_case}",
+            f"/v2/models/{use_case}/infer": self._decide_scope,
+        }
+        self._routes: dict[tuple[str, str], Callable[[Request, Principal | None], Awaitable[Response]]] = {
             ("POST", "/v1/decisions"): self._decisions,
             ("POST", "/v1/outcomes"): self._take_outcomes,
             ("POST", f"/v2/models/{use_case}/infer"): self._infer,
@@ -97,30 +104,44 @@ class DecisionService:
             ("GET", "/v2/health/ready"): self._ready,
         }
 
-    async def respond(self, request: Request) -> Response:
-        """Answer one request; never raises but for cancellation."""
+    def caller(self, method: str, path: str, token: str | None) -> Principal | None:
+        """Return who asks, so that nothing of a stranger's body is kept; None where the path takes no body.
+
+        Raises Unauthenticated or Forbidden, and what the verifier raises.
+        """
+        if method != "POST":
+            return None
+        scope = self._scopes.get(path)
+        if scope is None:
+            if not path.strip("/").startswith(self._own_paths):
+                return None
+            scope = self._decide_scope
+        return self._principal(token, scope)
+
+    async def respond(self, request: Request, caller: Principal | None = None) -> Response:
+        """Answer one request; never raises but for cancellation. `caller`: what the method of that name returned."""
         try:
             handler = self._routes.get((request.method, request.path))
             if handler is not None:
-                return await handler(request)
-            return await self._model_path(request)
-        except HeadwayError as error:
-            return self._failed(error, request)
+                return await handler(request, caller)
+            return await self._model_path(request, caller)
         except Exception as error:
+            return self.failed(error, request.request_id, request.path)
+
+    def failed(self, error: Exception, request_id: str, path: str) -> Response:
+        """Return the answer to a failed request."""
+        if not isinstance(error, HeadwayError):
             # the text may hold the caller's data: the log names the kind and the place, the answer neither
-            _LOG.error("request %s failed: %s", request.request_id, type(error).__name__, exc_info=True)
-            return self._failed(error, request)
+            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
+        return error_response(error, request_id, inference=path.startswith("/v2/"))
 
-    def _failed(self, error: Exception, request: Request) -> Response:
-        return error_response(error, request.request_id, inference=request.path.startswith("/v2/"))
-
-    async def _decisions(self, request: Request) -> Response:
-        principal = self._principal(request, self._decide_scope)
+    async def _decisions(self, request: Request, caller: Principal | None) -> Response:
+        principal = caller or self._principal(request.token, self._decide_scope)
         call = self._decoder.decode(request.body)
         return await self._once(request, principal, call, self._encode)
 
-    async def _infer(self, request: Request) -> Response:
-        principal = self._principal(request, self._decide_scope)
+    async def _infer(self, request: Request, caller: Principal | None) -> Response:
+        principal = caller or self._principal(request.token, self._decide_scope)
         if request.binary_header:
             raise InvalidValue(
                 "inference-header-content-length",
@@ -186,26 +207,32 @@ class DecisionService:
     def _encode(self, body: DecisionsBody) -> bytes:
         return self._encoder.encode(body)
 
-    async def _take_outcomes(self, request: Request) -> Response:
-        principal = self._principal(request, f"outcomes:{self.use_case}")
+    async def _take_outcomes(self, request: Request, caller: Principal | None) -> Response:
+        principal = caller or self._principal(request.token, self._scopes["/v1/outcomes"])
         rows = decode_outcomes(request.body)
+        self._admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
         may_replay = f"replay:{self.use_case}" in principal.scopes
-        answer = await asyncio.get_running_loop().run_in_executor(
-            self._executor, lambda: self._outcomes.take(rows, principal.sub, may_replay=may_replay)
-        )
+        count = max(1, len(rows))
+        self._waiting_outcomes += count
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(
+                self._executor, lambda: self._outcomes.take(rows, principal.sub, may_replay=may_replay)
+            )
+        finally:
+            self._waiting_outcomes -= count
         return Response(200, self._encoder.encode(answer))
 
-    async def _live(self, _: Request) -> Response:
+    async def _live(self, _: Request, __: Principal | None) -> Response:
         return Response(200, b'{"live":true}')
 
-    async def _ready(self, _: Request) -> Response:
+    async def _ready(self, _: Request, __: Principal | None) -> Response:
         return self._readiness()
 
-    async def _server(self, request: Request) -> Response:
-        self._principal(request, self._decide_scope)
+    async def _server(self, request: Request, _: Principal | None) -> Response:
+        self._principal(request.token, self._decide_scope)
         return Response(200, self._encoder.encode(self._inference.server()))
 
-    async def _model_path(self, request: Request) -> Response:
+    async def _model_path(self, request: Request, caller: Principal | None) -> Response:
         """Answer `/v2/models/<model>[/versions/<v>][/ready|/infer]`, or say what there is."""
         parts = request.path.strip("/").split("/")
         if parts[:2] != ["v2", "models"] or len(parts) < 3:
@@ -220,11 +247,11 @@ class DecisionService:
                 raise NotFound("version", rest[1], known=[champion] if champion else [])
             rest = rest[2:]
         if rest == ["infer"] and request.method == "POST":
-            return await self._infer(request)
+            return await self._infer(request, caller)
         if rest == ["ready"] and request.method == "GET":
             return self._readiness()
         if not rest and request.method == "GET":
-            self._principal(request, self._decide_scope)
+            self._principal(request.token, self._decide_scope)
             champion = self._host.state.champion
             metadata = self._inference.metadata([champion] if champion else [])
             return Response(200, self._encoder.encode(metadata))
@@ -241,10 +268,10 @@ class DecisionService:
         }
         return Response(200 if self._host.ready else 503, self._encoder.encode(body))
 
-    def _principal(self, request: Request, scope: str) -> Principal:
-        if request.token is None:
+    def _principal(self, token: str | None, scope: str) -> Principal:
+        if token is None:
             raise Unauthenticated("no bearer token", hint="send authorization: Bearer …; headway token prints one")
-        principal = self._verifier.verify(request.token)
+        principal = self._verifier.verify(token)
         if scope not in principal.scopes:
             raise Forbidden(
                 f"{principal.sub} lacks the scope {scope}", hint="ask for a token with that scope: headway token"

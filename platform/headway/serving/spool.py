@@ -2,8 +2,8 @@
 
 A file is an Arrow IPC stream. Each group of rows is one record batch, written and synchronised at most 50 ms after its
 first row came; after a kill -9 every complete batch before the torn end is readable. While a writer lives it holds an
-exclusive lock on its `*.open` file; a rolled file is renamed to `*.arrows`. A drain takes rolled files, and open files
-whose lock is free because their writer died.
+exclusive lock on its `*.open` file, which gets that name only once it is locked; a rolled file is renamed to
+`*.arrows`. A drain takes rolled files, and open files whose lock is free because their writer died.
 """
 
 from __future__ import annotations
@@ -16,32 +16,43 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Generic, Protocol, TypeVar
+from typing import IO, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.errors import Unavailable
+from headway.core.errors import DefinitionError, HeadwayError, InputError, Unavailable
+from headway.governance.files import sync_folder
 
 T = TypeVar("T")
+_Entry: TypeAlias = tuple[T, int, threading.Event | None]
+"""An item, its rows, and who waits until they are on disk."""
 _LOG = logging.getLogger(__name__)
 GROUP_S = 0.05
 """Longest time between a row's arrival and its fsync (INTERFACES §2, `decision_log: durable`)."""
 _ROLL_S = 5.0
 _ROLL_ROWS = 200_000
 _FULL_ROWS = 200_000
+_DRAFT = ".new"
+_SYNC_S = 5.0
+"""Longest wait for an item to be on disk."""
+_SLICE_FILES = 64
+_SLICE_BYTES = 64 << 20
+"""What a drain holds in memory and commits at once, unless one file is larger."""
+Keep: TypeAlias = Callable[[pa.Table, str], pa.Table]
+"""(rows of a file, its batch id) → the rows to commit."""
 
 
 class Committer(Protocol):
     """The only writer of the lake (`headway.features.committer`)."""
 
     def append_many(self, table: str, batches: Sequence[tuple[pa.Table, str]]) -> object:
-        """Append batches of rows in one commit, each once per batch id, however often it is called."""
+        """Append batches of one schema in one commit, each once per batch id, however often it is called."""
         ...
 
 
 class Spool(Generic[T]):
-    """One writer's files in one folder; `add` never waits and never touches the disk."""
+    """One writer's files in one folder; `add` never waits and never touches the disk, `add_and_sync` waits for it."""
 
     def __init__(
         self,
@@ -63,11 +74,13 @@ class Spool(Generic[T]):
         self._clock = clock or SystemClock()
         self._roll_s = roll_s
         self._full_rows = full_rows
-        self._queue: deque[tuple[T, int]] = deque()
+        self._queue: deque[_Entry[T]] = deque()
         self._waiting_rows = 0
         self._taken_rows = 0
         self._number = 0
         self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._adding = threading.Lock()
         self._stop = threading.Event()
         self._file: Any = None
         self._stream: Any = None
@@ -90,9 +103,23 @@ class Spool(Generic[T]):
             self.dropped += rows
             return
         self._waiting_rows += rows
-        self._queue.append((item, rows))
+        self._queue.append((item, rows, None))
         if not self._wake.is_set():
             self._wake.set()
+
+    def add_and_sync(self, item: T, rows: int) -> None:
+        """Take an item of a durable spool from any thread, and return once its rows are on disk.
+
+        Raises Unavailable after five seconds; the rows stay in the queue and may still be written.
+        """
+        done = threading.Event()
+        with self._adding:
+            self._waiting_rows += rows
+            self._queue.append((item, rows, done))
+        self._hurry.set()
+        self._wake.set()
+        if not done.wait(timeout=_SYNC_S):
+            raise Unavailable(f"not on disk after {_SYNC_S:.0f} s: {self.error or 'it is slow'}", retry_after_s=5.0)
 
     def require_room(self) -> None:
         """Raise Unavailable while a durable spool is too far behind its disk."""
@@ -102,36 +129,37 @@ class Spool(Generic[T]):
     def close(self) -> None:
         """Write what is left and roll the file."""
         self._stop.set()
+        self._hurry.set()
         self._wake.set()
         self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wake.wait(timeout=min(1.0, self._roll_s))
-            self._stop.wait(timeout=GROUP_S / 2)  # let a group gather; fsync follows within the other half
+            self._hurry.wait(timeout=GROUP_S / 2)  # let a group gather; fsync follows within the other half
+            self._hurry.clear()
             self._wake.clear()
             self._round()
         self._round()
         self._roll()
 
     def _round(self) -> None:
-        items, rows = [], 0
+        taken: list[_Entry[T]] = []
         while self._queue:
-            item, count = self._queue.popleft()
-            items.append(item)
-            rows += count
+            taken.append(self._queue.popleft())
         try:
-            if items:
-                self._write(items, rows)
+            if taken:
+                self._write(taken)
+                taken = []
             if self._file is not None and (
                 self._rows >= _ROLL_ROWS or self._clock.monotonic() - self._opened >= self._roll_s
             ):
                 self._roll()
         except (OSError, pa.ArrowInvalid) as error:
-            self._failed(items, rows, error)
+            self._failed(taken, error)
 
-    def _write(self, items: list[T], rows: int) -> None:
-        batch = self._build(items)
+    def _write(self, taken: list[_Entry[T]]) -> None:
+        batch = self._build([item for item, _, _ in taken])
         if self._file is None:
             self._open()
         self._stream.write_batch(batch)
@@ -139,31 +167,47 @@ class Spool(Generic[T]):
         if self._durable:
             os.fsync(self._file.fileno())
         self._rows += batch.num_rows
-        self._taken_rows += rows
+        self._taken_rows += sum(rows for _, rows, _ in taken)
         self.written += batch.num_rows
         self.error = None
+        for _, _, done in taken:
+            if done is not None:
+                done.set()
 
-    def _failed(self, items: list[T], rows: int, error: Exception) -> None:
+    def _failed(self, taken: list[_Entry[T]], error: Exception) -> None:
         """Keep the rows of a durable log for the next round; start a new file, the old one may be torn."""
         if self.error is None:
             _LOG.error("the spool %s cannot be written: %s", self._folder.name, error)
         self.error = str(error)
         self._file = self._stream = None
         if self._durable:
-            self._queue.extendleft((item, 0) for item in reversed(items[1:]))
-            if items:
-                self._queue.appendleft((items[0], rows))
+            self._queue.extendleft(reversed(taken))
             self._stop.wait(timeout=1.0)
             self._wake.set()
         else:
+            rows = sum(rows for _, rows, _ in taken)
             self._taken_rows += rows
             self.dropped += rows
 
     def _open(self) -> None:
+        """Start a file that no drain ever sees unlocked: made under a hidden name, locked, then renamed."""
         self._number += 1
-        self._path = self._folder / f"{self._writer}-{self._number:06d}.open"
-        self._file = self._path.open("xb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        path = self._folder / f"{self._writer}-{self._number:06d}.open"
+        if path.exists():
+            raise FileExistsError(f"{path.name} is there already")
+        while True:
+            draft = path.with_name(f".{path.stem}{_DRAFT}")
+            file = draft.open("xb")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                draft.rename(path)
+            except FileNotFoundError:  # before it was locked, a drain took it for a dead writer's: again
+                file.close()
+                continue
+            break
+        if self._durable:
+            sync_folder(self._folder)
+        self._file, self._path = file, path
         self._stream = pa.ipc.new_stream(self._file, self._schema)
         self._rows = 0
         self._opened = self._clock.monotonic()
@@ -192,24 +236,56 @@ def read_prefix(path: Path) -> pa.Table | None:
     return pa.Table.from_batches(batches).combine_chunks() if batches else None
 
 
-def drain(folder: Path, table: str, committer: Committer) -> int:
-    """Commit every finished spool file to `table` and remove it; return the rows committed.
+def drain(folder: Path, table: str, committer: Committer, *, keep: Keep | None = None) -> int:
+    """Commit every finished spool file to `table`, slice by slice, and remove it; return the rows committed.
 
     Idempotent: the batch id is the file's name, so a drain that dies between commit and removal repeats harmlessly.
+    `keep` may leave out rows of a file, and must leave out the same ones when it is repeated. Files that do not fit the
+    table stay, and their error is raised after the others were drained.
     """
-    paths = list(_finished(folder))
-    read = [(read_prefix(path), f"{folder.name}/{path.stem}") for path in paths]
-    batches = [(data, batch_id) for data, batch_id in read if data is not None and data.num_rows]
-    if batches:
-        committer.append_many(table, batches)
-    for path in paths:
-        path.unlink(missing_ok=True)
-    return sum(data.num_rows for data, _ in batches)
+    rows, refused = 0, list[HeadwayError]()
+    for paths, slice_ in _slices(folder):
+        read = slice_ if keep is None else [(keep(data, batch_id), batch_id) for data, batch_id in slice_]
+        batches = [(data, batch_id) for data, batch_id in read if data.num_rows]
+        try:
+            if batches:
+                committer.append_many(table, batches)
+        except (DefinitionError, InputError) as error:
+            refused.append(error)
+            continue
+        for path in paths:
+            path.unlink(missing_ok=True)
+        rows += sum(data.num_rows for data, _ in batches)
+    if refused:
+        raise refused[0]
+    return rows
+
+
+def _slices(folder: Path) -> Iterator[tuple[list[Path], list[tuple[pa.Table, str]]]]:
+    """Give the finished files and their rows with batch ids, in slices of bounded size and one schema each."""
+    paths: list[Path] = []
+    batches: list[tuple[pa.Table, str]] = []
+    for path in _finished(folder):
+        data = read_prefix(path)
+        if data is not None and batches:
+            size = data.nbytes + sum(batch.nbytes for batch, _ in batches)
+            if size > _SLICE_BYTES or data.schema != batches[0][0].schema or len(paths) >= _SLICE_FILES:
+                yield paths, batches
+                paths, batches = [], []
+        paths.append(path)
+        if data is not None:
+            batches.append((data, f"{folder.name}/{path.stem}"))
+    if paths:
+        yield paths, batches
 
 
 def _finished(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         return
+    for path in folder.glob(f".*{_DRAFT}"):  # no rows are in it yet
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if _writer_is_dead(file):
+                path.unlink()
     for path in sorted(folder.glob("*.open")):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its writer may roll it meanwhile
             if _writer_is_dead(file):

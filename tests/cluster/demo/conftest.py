@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from headway.core.times import DAY, HOUR, SECOND, parse_time
-from headway.features.definitions import Entity, EventSource, FeatureService, WindowView, count
+from headway.features.aggregates import count
+from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.history import History
 
 START = parse_time("2020-01-01")
@@ -17,6 +18,7 @@ visits = EventSource(
     columns={"visit_id": "int64", "guest_id": "int64", "amount": "float32"},
     id="visit_id",
     bucket_by="guest_id",
+    purposes=("model_training",),
 )
 returns = EventSource(
     name="returns",

@@ -7,14 +7,17 @@ from typing import Any
 import httpx
 import pytest
 
-from headway.cluster.local.servers.issuer import MAX_BODY, create_app
+from headway.cluster.local.servers.issuer import MAX_BODY, create_app, main
+from headway.cluster.local.services.issuer import SECRET_FILE
 from headway.core.clock import SystemClock
+from headway.core.errors import CorruptState, InvalidValue
 from headway.core.settings import load_settings
 from headway.governance.identity import verifier_from
 from headway.governance.issuing import development_issuer
 
 CLAIMS = {"sub": "till", "kind": "workload", "scopes": ["decide:fraud"], "purpose": "fraud_prevention"}
-BEARER = {"authorization": "Bearer s3cret"}
+SECRET = "5e" * 32
+BEARER = {"authorization": f"Bearer {SECRET}"}
 
 
 class Client:
@@ -39,7 +42,7 @@ class Client:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
-    return Client(create_app(development_issuer(tmp_path, SystemClock()), "http://127.0.0.1:1", "s3cret"))
+    return Client(create_app(development_issuer(tmp_path, SystemClock()), "http://127.0.0.1:1", SECRET))
 
 
 def test_a_token_verifies_with_the_published_keys(client: Client, tmp_path: Path) -> None:
@@ -60,11 +63,26 @@ def test_discovery_points_to_keys_and_tokens(client: Client) -> None:
     assert "d" not in key
 
 
-@pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic s3cret"}])
+@pytest.mark.parametrize(
+    "header", [{}, *({"authorization": value} for value in ("", "Bearer ", "Bearer wrong", f"Basic {SECRET}", SECRET))]
+)
 def test_without_the_secret_there_is_no_token(client: Client, header: dict[str, str]) -> None:
     answer = client.post("/token", json=CLAIMS, headers=header)
     assert answer.status_code == 401
     assert "access_token" not in answer.json()
+
+
+@pytest.mark.parametrize("secret", ["", "s3cret", "5e" * 33])
+def test_without_a_proper_secret_it_does_not_start(tmp_path: Path, secret: str) -> None:
+    with pytest.raises(InvalidValue, match="secret"):
+        create_app(development_issuer(tmp_path, SystemClock()), "http://127.0.0.1:1", secret)
+
+
+def test_an_emptied_secret_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "issuer").mkdir()
+    (tmp_path / "issuer" / SECRET_FILE).touch()
+    with pytest.raises(CorruptState, match=SECRET_FILE):
+        main(str(tmp_path), 1)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from headway.cluster.local import lifecycle
 from headway.cluster.local.lifecycle import down, up
 from headway.cluster.local.ports import is_free
 from headway.cluster.local.process import ours
@@ -125,6 +127,41 @@ def test_a_stale_state_of_a_reboot_starts_anew_and_spares_reused_pids(light: Set
     fresh = up(light)
     assert fresh.services["redis-features"].pid != bystander.pid
     assert bystander.is_running()
+
+
+def test_a_moved_wall_clock_changes_nothing(light: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = up(light)
+    booted = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3_600)
+    assert status(light).state == "up"
+    assert up(light) == before
+    assert down(light) == len(NAMES)
+
+
+def test_ports_are_not_given_to_another_home_before_the_state_is_written(
+    light: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = load_settings(home=tmp_path / "second", project=light.project)
+    light.home.mkdir()
+    other.home.mkdir()
+    write = lifecycle.write_state
+    states: list[PlatformState] = []
+
+    def slowly(state: PlatformState) -> None:
+        if state.home == str(light.home):
+            racing.start()
+            racing.join(0.5)
+        write(state)
+
+    racing = threading.Thread(target=lambda: states.append(lifecycle._claim(other)))
+    monkeypatch.setattr(lifecycle, "write_state", slowly)
+    try:
+        states.append(lifecycle._claim(light))
+        racing.join(20)
+        first, second = states
+        assert not set(own_ports(first)) & set(own_ports(second))
+    finally:
+        down(other)
 
 
 def test_a_port_taken_since_is_another_port_after_down(light: Settings) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from headway.cluster.local import ports
-from headway.cluster.local.ports import is_free, release, reserve
+from headway.cluster.local.ports import is_free, release
 from headway.core.errors import ServiceFailed
 from headway.core.platform_state import BLOCK_SIZE, PORT_NAMES, state_path
 
@@ -24,6 +25,11 @@ def home(tmp_path: Path, name: str) -> Path:
     folder.mkdir()
     state_path(folder).touch()
     return folder
+
+
+def reserve(home: Path, wanted: dict[str, int]) -> dict[str, int]:
+    with ports.reserved(home, wanted) as chosen:
+        return chosen
 
 
 def test_all_ports_are_there_free_and_distinct(tmp_path: Path) -> None:
@@ -58,6 +64,21 @@ def test_reservations_end_with_release_and_with_the_home(tmp_path: Path) -> None
     assert reserve(b, {}) == wanted
     state_path(b).unlink()
     assert reserve(home(tmp_path, "c"), {}) == wanted
+
+
+def test_a_home_whose_state_is_not_written_yet_keeps_its_ports(tmp_path: Path) -> None:
+    first = tmp_path / "a"
+    first.mkdir()
+    others: list[dict[str, int]] = []
+    other = threading.Thread(target=lambda: others.append(reserve(home(tmp_path, "b"), {})))
+    with ports.reserved(first, {}) as mine:
+        other.start()
+        other.join(0.3)
+        state_path(first).touch()
+    other.join(20)
+    (theirs,) = others
+    assert not {v for k, v in mine.items() if k != "block"} & {v for k, v in theirs.items() if k != "block"}
+    assert reserve(home(tmp_path, "c"), {}) not in (mine, theirs)
 
 
 def test_a_torn_reservation_is_no_obstacle(tmp_path: Path, own_folder: Path) -> None:

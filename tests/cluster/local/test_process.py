@@ -8,7 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from headway.cluster.local.process import alive, ours, spawn, stop, tail, wait_gone
+from headway.cluster.local import birth
+from headway.cluster.local.birth import Birth
+from headway.cluster.local.process import alive, leaders, ours, spawn, stop, tail, wait_gone
 from headway.core.errors import ServiceFailed
 from headway.core.platform_state import ServiceState
 
@@ -73,6 +75,43 @@ def test_a_reused_pid_is_not_the_service(tmp_path: Path) -> None:
     assert not alive(mine)
     assert psutil.Process().pid not in [item.pid for item in ours(tmp_path, [mine])]
     stop(ours(tmp_path), grace_s=5)
+
+
+def test_a_service_is_itself_whatever_the_wall_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = start(tmp_path, SLEEP)
+    booted = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3_600)
+    assert alive(service)
+    assert [item.pid for item in leaders([service])] == [service.pid]
+    stop(ours(tmp_path), grace_s=5)
+    assert not alive(service)
+
+
+def test_a_service_of_another_boot_or_tick_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = start(tmp_path, SLEEP)
+    born = birth.kept(service)
+    assert born is not None
+    assert born == birth.running(service.pid)
+    for other in (Birth(boot="x", ticks=born.ticks), Birth(boot=born.boot, ticks=born.ticks + 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(birth, "kept", lambda _, other=other: other)
+            assert not alive(service)
+    stop(ours(tmp_path), grace_s=5)
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"pid": 1'])
+def test_without_a_kept_birth_the_creation_time_decides(tmp_path: Path, content: bytes | None) -> None:
+    service = start(tmp_path, SLEEP)
+    path = Path(f"{service.log}.birth")
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert birth.kept(service) is None
+    assert alive(service)
+    assert not alive(ServiceState(pid=service.pid, started=service.started - 10, log=service.log))
+    stop(ours(tmp_path), grace_s=5)
+    assert not alive(service)
 
 
 def test_a_program_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
-"""`headway features`: write the definitions to the registry, and read them back."""
+"""`headway features`: the registry of definitions, the online store, and the proof that both serve alike."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from headway.cli.context import JsonFlag, person, settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, person, progress, settings_of, show
+
+if TYPE_CHECKING:
+    from headway.cluster.features import Proof
 
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="Apply and list feature definitions.", no_args_is_help=True)
+    group = typer.Typer(help="Apply, list, materialize and check features.", no_args_is_help=True)
     app.add_typer(group, name="features")
     group.command("apply")(apply)
     group.command("list")(listing)
+    group.command("materialize")(materialize)
+    group.command("consistency")(consistency)
 
 
 def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
@@ -34,3 +41,52 @@ def listing(context: typer.Context, json_output: JsonFlag = False) -> None:
     from headway.features.catalogue import applied
 
     show(applied(settings_of(context)), json_output)
+
+
+def materialize(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
+    """Fill the online store from the lake: for a new view, or after the store was lost; newer values stay."""
+    from headway.cluster.features import fill
+
+    at = installation(context)
+    with progress(json_output) as drawn:
+        result = fill(at, use_case, at.person(), drawn)
+    show(result, json_output)
+
+
+def consistency(
+    context: typer.Context,
+    use_case: UseCase,
+    since: Annotated[str | None, typer.Option(help="First decision time (RFC 3339).")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the decision times (RFC 3339).")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Decisions to recompute, drawn at random.")] = 100_000,
+    json_output: JsonFlag = False,
+) -> None:
+    """Recompute the features of logged decisions from the lake and compare; exit status 5 where they differ."""
+    from headway.cluster.features import prove
+    from headway.core.times import parse_time
+    from headway.features.consistency import SKEWED
+
+    at = installation(context)
+    first = None if since is None else parse_time(since, field="--since")
+    end = None if until is None else parse_time(until, field="--until")
+    with progress(json_output) as drawn:
+        proof = prove(at, use_case, at.person(), drawn, since=first, until=end, limit=limit)
+    show(proof, json_output, _print_proof)
+    raise typer.Exit(5 if proof.report.verdict == SKEWED else 0)
+
+
+def _print_proof(proof: Proof) -> None:
+    from headway.cli.output import say, table
+    from headway.core.times import format_time
+
+    report = proof.report
+    rows = [[f.feature, f.compared, f.equal, f.mismatched, f.missing, f.extra] for f in report.features]
+    table(["feature", "compared", "equal", "mismatched", "missing", "extra"], rows)
+    for feature in report.differing:
+        worst = feature.worst
+        assert worst is not None
+        where = ", ".join(f"{name} {key}" for name, key in worst.keys.items())
+        at = format_time(worst.event_time)
+        say(f"{feature.feature}: served {worst.served}, recomputed {worst.recomputed} for {where} at {at}")
+    skipped = f", {proof.skipped} answered without current features" if proof.skipped else ""
+    say(f"{report.verdict}: {report.mismatches} of {report.reads} reads differ{skipped}")

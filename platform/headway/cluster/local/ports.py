@@ -1,7 +1,8 @@
 """Chooses the ports of a platform: each its default if free, else the next free one.
 
 A user's platforms on one machine agree through a folder of reservations under a lock, because two of them starting at
-once would both find 8000 free. A reservation holds as long as its platform's state file does.
+once would both find 8000 free. A reservation holds as long as its platform's state file does, so both are written under
+that lock.
 """
 
 from __future__ import annotations
@@ -78,8 +79,13 @@ def ray_temp(home: Path) -> Path:
     return runtime_folder() / home_key(home)
 
 
-def reserve(home: Path, wanted: dict[str, int]) -> dict[str, int]:
-    """Choose and claim all ports of a home; `wanted` overrides defaults. ServiceFailed when none is free."""
+@contextmanager
+def reserved(home: Path, wanted: dict[str, int]) -> Iterator[dict[str, int]]:
+    """Choose and claim all ports of a home; `wanted` overrides defaults. ServiceFailed when none is free.
+
+    The body writes the home's state file, under the lock: without one the next platform that starts would take this
+    reservation for a leftover.
+    """
     with _locked():
         others = [item for item in _reservations() if item.home != str(home)]
         taken = {port for item in others for name, port in item.ports.items() if name != "block"}
@@ -92,7 +98,7 @@ def reserve(home: Path, wanted: dict[str, int]) -> dict[str, int]:
             else:
                 ports[name] = _next_free(name, start, taken | set(ports.values()))
         _reservation_path(home).write_bytes(msgspec.json.encode(Reservation(home=str(home), ports=ports)))
-    return ports
+        yield ports
 
 
 def release(home: Path, *, keep_logs: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from headway.core.errors import CorruptState
 from headway.core.platform_state import PlatformState
 from headway.core.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 _PROBE_S = 2.0
+_SECRET = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +106,39 @@ def accepts(port: int, host: str = LOOPBACK) -> bool:
 
 
 def private_secret(path: Path) -> str:
-    """Return the secret in a 0600 file, made at the first call."""
+    """Return the secret in a 0600 file, made at the first call: 64 hex digits.
+
+    The file gets its name only once it is whole and on disk, so that a kill leaves all of it or nothing. Raises
+    CorruptState for a file that holds anything else: an empty secret would let everybody in.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(descriptor, "w") as file:
-        secret = secrets.token_hex(32)
-        file.write(secret)
+    if not path.exists():
+        _publish(path, secrets.token_hex(32))
+    secret = path.read_text(errors="replace").strip()
+    if not is_secret(secret):
+        raise CorruptState(
+            f"{path} does not hold a secret of 64 hex digits",
+            hint="headway down, move the file away, headway up: a new one is made",
+        )
     return secret
+
+
+def is_secret(text: str) -> bool:
+    """Tell whether a text is a secret as `private_secret` makes them."""
+    return _SECRET.fullmatch(text) is not None
+
+
+def _publish(path: Path, content: str) -> None:
+    """Make the file in one step; where another process was first, its content stays."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return
+    finally:
+        temporary.unlink()

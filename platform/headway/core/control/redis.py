@@ -20,7 +20,7 @@ _TIMEOUT_S = 5.0
 
 
 class RedisControlStore:
-    """Records as hashes {version, value} under `headway:`; every call is bounded in time."""
+    """Records as hashes {version, value} under `headway:`; every call is bounded in time, or raises Unavailable."""
 
     def __init__(self, url: str) -> None:
         self._client: Any = redis.Redis.from_url(
@@ -29,19 +29,19 @@ class RedisControlStore:
         self._put = self._client.register_script(_PUT)
 
     def get(self, key: str) -> Record | None:
-        """Return the record, or None; Unavailable if the server cannot be reached."""
+        """Return the record, or None."""
         try:
             version, value = self._client.hmget(f"headway:{key}", "version", "value")
-        except redis.ConnectionError as error:
-            raise _unreachable(error) from error
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
         return None if version is None else Record(value=value, version=int(version))
 
     def put(self, key: str, value: bytes, *, expected: int) -> int:
         """Write if the version is `expected`; Conflict otherwise."""
         try:
             outcome = int(self._put(keys=[f"headway:{key}"], args=[expected, value]))
-        except redis.ConnectionError as error:
-            raise _unreachable(error) from error
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
         if outcome < 0:
             raise Conflict(f"{key} is at version {-outcome - 1}, not {expected}", hint="read it again and repeat")
         return outcome
@@ -53,9 +53,16 @@ class RedisControlStore:
                 for member in members:
                     pipeline.set(f"headway:{key}:{member}", b"1", nx=True, ex=expire_s)
                 return [bool(new) for new in pipeline.execute()]
-        except redis.ConnectionError as error:
-            raise _unreachable(error) from error
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
 
 
-def _unreachable(error: Exception) -> Unavailable:
-    return Unavailable(f"the control store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")
+def _unavailable(error: redis.RedisError) -> Unavailable:
+    """Return the error of the house: callers branch on it, and answer or wait as for any dependency that is down."""
+    if isinstance(error, redis.OutOfMemoryError):
+        what, hint = "is full and refuses writes", "raise maxmemory of redis-control, or delete what nobody reads"
+    elif isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        what, hint = "cannot be reached", "headway status"
+    else:
+        what, hint = "refuses", "see the log of redis-control: headway status"
+    return Unavailable(f"the control store {what}: {error}", retry_after_s=1.0, hint=hint)

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from headway.cluster.local.service import LOOPBACK, private_secret
+from headway.cluster.local.service import LOOPBACK, is_secret, private_secret
 from headway.cluster.local.services.issuer import SECRET_FILE
 from headway.core.clock import SystemClock
-from headway.core.errors import HeadwayError
+from headway.core.errors import HeadwayError, InvalidValue
 from headway.core.settings import load_settings
 from headway.governance.claims import MAX_LIFETIME_S
 from headway.governance.issuing import TokenIssuer, development_issuer
@@ -30,8 +30,12 @@ _FIELDS = {"sub": str, "kind": str, "scopes": list, "purpose": str, "lifetime_s"
 def create_app(issuer: TokenIssuer, base_url: str, secret: str) -> Starlette:
     """Return the application; `secret` is what callers of the token endpoint must send.
 
-    The `iss` of tokens is a stable name, not `base_url`: the port may change, tokens and trust must not.
+    The `iss` of tokens is a stable name, not `base_url`: the port may change, tokens and trust must not. Raises
+    InvalidValue for a secret that anybody could guess.
     """
+    if not is_secret(secret):
+        raise InvalidValue("secret", "not 64 hex digits", hint="private_secret makes one")
+    expected = f"Bearer {secret}".encode()
 
     async def discovery(_: Request) -> JSONResponse:
         return JSONResponse(
@@ -48,8 +52,7 @@ def create_app(issuer: TokenIssuer, base_url: str, secret: str) -> Starlette:
         return JSONResponse(issuer.jwks())
 
     async def token(request: Request) -> JSONResponse:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), secret.encode()):
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
             return _refusal(401, "invalid_client", "send the secret of the home's issuer folder as a bearer token")
         body = await _body(request)
         if isinstance(body, str):

@@ -1,0 +1,117 @@
+"""What people ask of a use case's features: fill the online store from the lake, and prove that it serves no skew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headway.cluster.compose import Installation
+from headway.cluster.history import backfill
+from headway.core.errors import NotFound
+from headway.core.progress import Progress
+from headway.core.times import EVENT_TIME
+from headway.core.types import Principal
+from headway.features.consistency import ConsistencyReport, check
+from headway.features.online_store import WriteReport
+
+_WITHOUT_FEATURES = "features:|ceiling|stale:"
+"""Marks of decisions that were not made with the features of that moment, and said so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Materialized:
+    """What was written per view."""
+
+    views: Mapping[str, WriteReport]
+    rows_per_s: float
+    """Distinct events over the seconds of reading and writing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """A consistency check of logged decisions, as it is kept for gates and readers."""
+
+    use_case: str
+    checked_at: int
+    """UTC microseconds."""
+    skipped: int
+    """Decisions in the range that were answered without current features and say so."""
+    report: ConsistencyReport
+
+
+def fill(at: Installation, use_case: str, principal: Principal, progress: Progress) -> Materialized:
+    """Write the events of the use case's views from the lake to the online store; repeating it changes nothing.
+
+    Needs the scope `features:write`; reads under the platform's own identity.
+    """
+    principal.require("features", "write")
+    service = at.service(at.project.require(use_case))
+    start = at.clock.monotonic()
+    views = backfill(at, at.views(use_case), progress=progress)
+    events = sum(report.events for report in views.values())
+    rate = events / max(at.clock.monotonic() - start, 1e-9)
+    _record(at, principal, "features.materialize", service.name, f"{events} events")
+    return Materialized(views=views, rows_per_s=rate)
+
+
+def prove(
+    at: Installation,
+    use_case: str,
+    principal: Principal,
+    progress: Progress,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    limit: int = 100_000,
+    seed: int = 7,
+) -> Proof:
+    """Recompute logged decisions from the lake, at most `limit` drawn at random, and keep the verdict.
+
+    `since` and `until` bound the decision times, UTC microseconds. NotFound where nothing was decided in them.
+    """
+    principal.require("data", "read")
+    service = at.service(at.project.require(use_case))
+    worker = at.workload("headway-consistency", ["data:read"], "monitoring")
+    bounds = (since or 0, until if until is not None else at.clock.now())
+    with progress.stage("read decisions") as stage:
+        log = at.reader.scan(f"decisions.{use_case}", worker, worker.purpose, event_time=bounds)
+        if not log.num_rows:
+            raise NotFound("decision in the range of", use_case)
+        unmarked = pc.invert(pc.match_substring_regex(log["degraded"], _WITHOUT_FEATURES))
+        served = log.filter(pc.and_(unmarked, pc.not_equal(log["arm"], "rules")))
+        skipped = log.num_rows - served.num_rows
+        if served.num_rows > limit:
+            chosen = np.random.default_rng(seed).choice(served.num_rows, limit, replace=False)
+            served = served.take(pa.array(np.sort(chosen)))
+        stage.note(f"{served.num_rows:,} of {log.num_rows:,}")
+    with progress.stage("recompute") as stage:
+        report = check(service, served.sort_by(EVENT_TIME), at.reader, worker, worker.purpose)
+        stage.note(f"{report.mismatches:,} of {report.reads:,} reads differ: {report.verdict}")
+    proof = Proof(use_case=use_case, checked_at=at.clock.now(), skipped=skipped, report=report)
+    path = proof_path(at.settings.home, use_case)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(proof))
+    _record(at, principal, "features.consistency", use_case, f"{report.verdict}: {report.mismatches} of {report.reads}")
+    return proof
+
+
+def proof_path(home: Path, use_case: str) -> Path:
+    """Return where the last proof of a use case is kept."""
+    return home / "features" / "consistency" / f"{use_case}.json"
+
+
+def _record(at: Installation, principal: Principal, action: str, resource: str, outcome: str) -> None:
+    at.audit.append(
+        actor=principal.sub,
+        kind=principal.kind,
+        action=action,
+        resource=resource,
+        purpose=principal.purpose,
+        outcome=outcome,
+    )
