@@ -8,8 +8,8 @@ are compared value by value. A ratio is the median over pairs of runs that follo
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
-import json
 import os
 import shutil
 import statistics
@@ -59,6 +59,8 @@ class _Data:
 
 def benchmark(*, quick: bool = False) -> Report:
     """Run everything and return the report."""
+    import msgspec
+
     from benchmarks.harness import Collector
 
     pairs = 3
@@ -75,7 +77,7 @@ def benchmark(*, quick: bool = False) -> Report:
             fast = _pairs(collector, data, (_BUCKETED, bucketed), (_POLARS, polars), pairs + 2)
             plain = _pairs(collector, data, (_UNBUCKETED, unbucketed), (_POLARS, polars), pairs + 2)
             _pairs(collector, data, (_BUCKETED, bucketed), (_LATE, late), pairs)
-            with _feast(data) as feast:
+            with _feast(data) as (feast, versions):
                 _same(data.folder, _BUCKETED, bucketed, _DUCKDB, feast)
                 over = _pairs(collector, data, (_BUCKETED, bucketed), (_DUCKDB, feast), pairs)
             rates = _scaling(collector, work, rows, keys, (labels, 3 * labels, 10 * labels))
@@ -85,7 +87,9 @@ def benchmark(*, quick: bool = False) -> Report:
     collector.hold("bucketed, label rows/s over one Polars process", fast, "times", ">=", 1.0)
     collector.hold("plain files, label rows/s over one Polars process", plain, "times", ">=", 0.5)
     collector.hold("ten times the labels, label rows/s against once", rates[-1] / rates[0], "times", ">=", 0.8)
-    return collector.report()
+    report = collector.report()
+    peers = {name: importlib.metadata.version(name) for name in ("polars", "feast", "pyiceberg", "numba")}
+    return msgspec.structs.replace(report, versions={**report.versions, **peers, "duckdb (feast)": versions})
 
 
 def _pairs(collector: Collector, data: _Data, ours: tuple[str, Run], theirs: tuple[str, Run], pairs: int) -> float:
@@ -255,7 +259,8 @@ def _polars(data: _Data, *, late: bool) -> Run:
 
 _KEEP = "HEADWAY_BENCHMARK_KEEP"
 _PEER = """
-import json, os, sys, time, warnings
+import os, sys, time, warnings
+from importlib.metadata import version
 warnings.filterwarnings("ignore")
 import pyarrow as pa, pyarrow.parquet as pq
 sys.path.insert(0, os.getcwd())
@@ -264,20 +269,20 @@ from pathlib import Path
 folder = Path(sys.argv[1])
 store, frame = _feature_store(folder, "duckdb"), pq.read_table(folder / "labels.parquet").to_pandas()
 frame["label"] = range(len(frame))
-print("ready", flush=True)
+print("ready", ",".join(f"{n}={version(n)}" for n in ("duckdb", "ibis-framework", "pyarrow")), flush=True)
 for line in sys.stdin:
     begin = time.perf_counter()
     found = store.get_historical_features(entity_df=frame.copy(), features=[f"stats:{n}" for n in _NAMES]).to_arrow()
     seconds = time.perf_counter() - begin
     if line.strip() == "keep":
         pq.write_table(found.sort_by("label").select(list(_NAMES)), folder / "feast duckdb store.result")
-    print(json.dumps(seconds), flush=True)
+    print("seconds", seconds, flush=True)
 """
 
 
 @contextlib.contextmanager
-def _feast(data: _Data) -> Iterator[Run]:
-    """Start Feast with its DuckDB store in a process of its own and yield its run."""
+def _feast(data: _Data) -> Iterator[tuple[Run, str]]:
+    """Start Feast with its DuckDB store in a process of its own; yield its run and the versions it runs on."""
     python = sys.executable if importlib.util.find_spec("ibis") else os.environ.get(FEAST_PYTHON)
     if python is None:
         raise RuntimeError(f"ibis is not installed: set {FEAST_PYTHON} to a Python with feast[duckdb]==0.67.0")
@@ -293,19 +298,18 @@ def _feast(data: _Data) -> Iterator[Run]:
     def answer() -> str:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.strip() == "ready" or line[:1].isdigit():
-                return line.strip()
+            if line.startswith(("ready", "seconds")):  # DuckDB draws its progress there too
+                return line.split()[-1]
         raise RuntimeError("Feast with DuckDB ended")
 
     def run() -> float:
         assert process.stdin is not None
         process.stdin.write("keep\n" if _KEEP in os.environ else "run\n")
         process.stdin.flush()
-        return float(json.loads(answer()))
+        return float(answer())
 
     try:
-        answer()
-        yield run
+        yield run, answer()
     finally:
         process.stdin.close()
         process.wait(30)

@@ -43,6 +43,7 @@ class World:
         monkeypatch.setattr(module, "base_url", lambda at: "http://here")
         monkeypatch.setattr(ray_session, "start_serve", lambda settings: self.steps.append("serve"))
         monkeypatch.setattr(module, "_run", self.run)
+        monkeypatch.setattr(module, "_retire", lambda at, use_case: self.steps.append("retire"))
         monkeypatch.setattr(module, "start_drainer", lambda at, use_case: self.steps.append("drainer"))
 
     def verified(self, at: Installation, use_case: str) -> tuple[Any, Any]:
@@ -70,7 +71,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_a_rollout_is_audited_before_and_after(world: World) -> None:
     world.deploy()
-    assert world.steps == ["serve", "run", "drainer"]
+    assert world.steps == ["serve", "run", "drainer", "retire"]
     assert world.outcomes() == ["intended", "done"]
     assert {event.refs for event in world.audit.events} == {(CONTRACT, CHAMPION)}
 

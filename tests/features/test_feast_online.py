@@ -253,11 +253,15 @@ def _values() -> st.SearchStrategy[dict[str, Any]]:
         "int32": small, "int64": whole, "double": real, "float": single, "bool": st.booleans(),
         "unix_timestamp": whole, "string": st.text(max_size=5), "bytes": st.binary(max_size=5),
     }  # fmt: skip
-    one = [value.map(lambda v, k=kind: {f"{k}_val": v}) for kind, value in kinds.items()]
-    many = [
-        st.lists(value, max_size=4).map(lambda v, k=kind: {f"{k}_list_val": {"val": v}})
-        for kind, value in kinds.items()
-    ]
+
+    def alone(kind: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+        return values.map(lambda value: {f"{kind}_val": value})
+
+    def listed(kind: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+        return st.lists(values, max_size=4).map(lambda several: {f"{kind}_list_val": {"val": several}})
+
+    one = [alone(kind, values) for kind, values in kinds.items()]
+    many = [listed(kind, values) for kind, values in kinds.items()]
     exotic: list[st.SearchStrategy[dict[str, Any]]] = [
         st.just({}), st.just({"null_val": 0}), st.text(max_size=5).map(lambda v: {"json_val": v}),
         st.lists(whole, max_size=3).map(lambda v: {"int64_set_val": {"val": v}}),
@@ -327,6 +331,16 @@ def test_out_of_order_and_concurrent_writes_keep_the_newest(tmp_path: Path, repo
     (found,) = _online(repo).online_read(repo.config, view, [_key("driver", 1)], ["trips"])
     assert found[0] == NOW
     assert found[1]["trips"].int64_val == 1
+
+
+def test_of_rows_with_equal_times_the_last_counts(tmp_path: Path, repo: Any) -> None:
+    repo.apply(a_view(tmp_path))
+    repo.write_to_online_store("drivers", rows([(1, 5, 5, 1.0), (1, 5, 5, 2.0)]))
+    assert read(repo, [1])["rating"] == [2.0]
+    repo.write_to_online_store("drivers", rows([(1, 5, 5, 3.0)]))
+    assert read(repo, [1])["rating"] == [3.0]
+    repo.write_to_online_store("drivers", rows([(1, 5, 6, 4.0), (1, 6, 0, 5.0)]))
+    assert read(repo, [1])["rating"] == [3.0]
 
 
 async def _written(online: Any, config: Any, view: Any, part: list[Any]) -> None:

@@ -76,3 +76,13 @@ def test_a_replay_up_to_a_moment_is_not_remembered(reader: LakeReader, analyst: 
     assert materialize([VIEW], reader, store, analyst, "testing", known_by=50)["activity"].events == 50
     assert (store.watermark(VIEW), store.materialized(VIEW)) == (50, {})
     assert materialize([VIEW], reader, store, analyst, "testing")["activity"].events == 100
+
+
+def test_only_versions_that_nobody_uses_are_retired(reader: LakeReader, analyst: Principal, online_url: str) -> None:
+    store, other = OnlineStore(online_url), a_view(7, name="other")
+    longer = a_view(retention=90)
+    materialize([VIEW, longer, other], reader, store, analyst, "testing")
+    assert store.retire({"activity"}, [VIEW, longer]) == 0
+    assert store.retire({"activity"}, [longer]) == 9
+    assert [store.watermark(view) for view in (VIEW, longer, other)] == [0, 100, 100]
+    assert store.materialized(VIEW) == {}

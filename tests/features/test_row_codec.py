@@ -38,7 +38,8 @@ def packed(view: RowView, rank: Rank, values: list[Any]) -> Row:
         else:
             nulls[place] = np.array([value is None])
             columns.append(np.array([value or 0], np.int64 if dtype == "timestamp" else dtype))
-    return encode(row_layout(view), *(np.array([part]) for part in rank), columns, nulls)[0]
+    event_time, known_time, ids = (np.array([part]) for part in rank)
+    return encode(row_layout(view), event_time, known_time, ids, columns, nulls)[0]
 
 
 def put(value: bytes | None, view: RowView, rank: Rank, values: list[Any]) -> bytes:
@@ -97,8 +98,7 @@ def test_what_was_packed_is_decoded(
     for key in keys:
         value = None
         for view, row in zip(views, key, strict=True):
-            if row is not None:
-                value = put(value, view, *row)
+            value = value if row is None else put(value, view, *row)
         values.append(value)
     n = data.draw(st.integers(0, 9))
     position = np.array(data.draw(st.lists(st.integers(-1, len(keys) - 1), min_size=n, max_size=n)), np.int64)
@@ -112,22 +112,22 @@ def test_what_was_packed_is_decoded(
     columns, status = RowDecoder(CARD, views, cutoff=cutoff).decode(values, known_position, at)
     assert set(columns) == {name for view in views for name in view.features}
     for i, view in enumerate(views):
-        for row in range(n):
-            kept = keys[position[row]][i] if position[row] >= 0 else None
+        for line in range(n):
+            kept = keys[position[line]][i] if position[line] >= 0 else None
             expected = Status.PRESENT
             if kept is None:
                 expected = Status.MISSING
-            elif kept[0][0] > at[row] or (cutoff and kept[0][1] > at[row]):
+            elif kept[0][0] > at[line] or (cutoff and kept[0][1] > at[line]):
                 expected = Status.TRUNCATED
-            elif view.ttl is not None and at[row] - kept[0][0] > view.ttl:
+            elif view.ttl is not None and at[line] - kept[0][0] > view.ttl:
                 expected = Status.EXPIRED
-            assert status[i, row] == expected
+            assert status[i, line] == expected
             for place, name in enumerate(view.features):
-                value = kept[1][place] if kept is not None and expected == Status.PRESENT else None
-                found = shown(columns[name], row)
+                true = kept[1][place] if kept is not None and expected == Status.PRESENT else None
+                found = shown(columns[name], line)
                 if columns[name].dtype == np.float64 and view.dtypes[place] in ("int64", "timestamp"):
-                    value = None if value is None else float(value)
-                assert found == value, (name, view.dtypes[place])
+                    true = None if true is None else float(true)
+                assert found == true, (name, view.dtypes[place])
 
 
 def test_columns_come_in_their_declared_types() -> None:

@@ -73,6 +73,7 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
         with suppress(HeadwayError):  # what went wrong with the rollout says more
             _record(at, use_case, principal, "failed", *refs)
         raise
+    _retire(at, use_case)
     _record(at, use_case, principal, "done", *refs)
     return Deployed(
         use_case=use_case,
@@ -81,6 +82,13 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
         contract_sha256=contract.sha256,
         replicas=int(options["num_replicas"]),
     )
+
+
+def _retire(at: Installation, use_case: str) -> None:
+    """Forget versions of the use case's views that no use case defines and no model in service reads any more."""
+    names = {view.name for view in at.service(use_case).views}
+    keep = [view for other in at.project.use_cases() for view in at.views(other)]
+    at.online.retire(names, keep)
 
 
 def _verified(at: Installation, use_case: str) -> tuple[LoadedContract, VersionRef]:

@@ -28,6 +28,8 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Creation time of that process, seconds since the epoch: tells a reused pid from the service."""
     log: str
     """File that holds its output."""
+    birth: str = ""
+    """Boot and tick of its start (`headway.cluster.local.birth`); empty where the system does not tell."""
 
 
 class PlatformState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

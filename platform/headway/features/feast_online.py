@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate, chain
 from typing import Any, Literal
 
 import redis
@@ -35,7 +37,7 @@ local function newer(new, old)
     local a, b = new:byte(i), old:byte(i)
     if a ~= b then return a > b end
   end
-  return false
+  return true
 end
 local foreign = {}
 for i = 1, #KEYS do
@@ -54,6 +56,8 @@ _CHUNK = 512
 SLACK = 3 * DAY
 """A row is kept this much longer than its ttl, so that a view's ttl can be raised without losing rows at once."""
 Row = tuple[datetime | None, dict[str, Any] | None]
+_Read = tuple[Any, list[Any], list[str] | None]
+"""View, entity keys, requested features."""
 
 
 class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # Feast publishes no types
@@ -87,7 +91,7 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
     def online_write_batch(
         self, config: Any, table: Any, data: list[Any], progress: Callable[[int], Any] | None
     ) -> None:
-        """Write rows where they are newer than the stored ones by (event_ts, created_ts); of equals the first stays."""
+        """Write rows unless the stored one is newer by (event_ts, created_ts); a missing created_ts is the event_ts."""
         client = self._connect(config)
         write = client.register_script(_WRITE)
         with _errors():
@@ -114,25 +118,13 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
         self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
     ) -> list[Row]:
         """Return (event_ts, values) per entity; (None, None) where there is no row or one older than the view's ttl."""
-        keys = _keys(config, table, entity_keys)
-        client = self._connect(config)
-        with _errors():
-            values = client.mget(keys) if keys else []
-            for schema in self._unknown(table, keys, values):
-                self._learn(schema, client.get(_schema_key(config, table, schema)), keys)
-        return self._rows(table, keys, values, requested_features)
+        return self._read(config, [(table, entity_keys, requested_features)])[0]
 
     async def online_read_async(
         self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
     ) -> list[Row]:
         """Do what `online_read` does."""
-        keys = _keys(config, table, entity_keys)
-        client = self._connect_async(config)
-        with _errors():
-            values = await client.mget(keys) if keys else []
-            for schema in self._unknown(table, keys, values):
-                self._learn(schema, await client.get(_schema_key(config, table, schema)), keys)
-        return self._rows(table, keys, values, requested_features)
+        return (await self._read_async(config, [(table, entity_keys, requested_features)]))[0]
 
     def update(
         self,
@@ -165,6 +157,56 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
         if client is not None and client[0] is asyncio.get_running_loop():
             await client[1].aclose()
 
+    def _read_features_per_fv(self, config: Any, grouped_refs: Any, *rest: Any) -> None:
+        """Read all views of a request in one round trip; Feast's stock stores override this too."""
+        asked = [_asked(table, features, *rest[:2]) for table, features in grouped_refs]
+        found = self._read(config, [(each.table, each.entities, each.features) for each in asked])
+        for each, rows in zip(asked, found, strict=True):
+            each.answer(rows, *rest[2:])
+
+    async def _read_features_per_fv_async(self, config: Any, grouped_refs: Any, *rest: Any) -> None:
+        """Do what `_read_features_per_fv` does."""
+        asked = [_asked(table, features, *rest[:2]) for table, features in grouped_refs]
+        found = await self._read_async(config, [(each.table, each.entities, each.features) for each in asked])
+        for each, rows in zip(asked, found, strict=True):
+            each.answer(rows, *rest[2:])
+
+    def _read(self, config: Any, reads: Sequence[_Read]) -> list[list[Row]]:
+        keys = [_keys(config, table, entities) for table, entities, _ in reads]
+        client = self._connect(config)
+        with _errors():
+            values = client.mget([*chain(*keys)]) if any(keys) else []
+            parts = self._split(reads, keys, values)
+            for table, schema in self._unknown(reads, keys, parts):
+                self._learn(schema, client.get(_schema_key(config, table, schema)), table)
+        return self._found(reads, keys, parts)
+
+    async def _read_async(self, config: Any, reads: Sequence[_Read]) -> list[list[Row]]:
+        keys = [_keys(config, table, entities) for table, entities, _ in reads]
+        client = self._connect_async(config)
+        with _errors():
+            values = await client.mget([*chain(*keys)]) if any(keys) else []
+            parts = self._split(reads, keys, values)
+            for table, schema in self._unknown(reads, keys, parts):
+                self._learn(schema, await client.get(_schema_key(config, table, schema)), table)
+        return self._found(reads, keys, parts)
+
+    def _split(
+        self, reads: Sequence[_Read], keys: Sequence[Sequence[bytes]], values: Sequence[bytes | None]
+    ) -> list[Sequence[bytes | None]]:
+        """Return the values per read, and remember the present schemas of the views."""
+        for table, _, _ in reads:
+            names = _features(table)
+            self._schemas[feast_values.schema_id(names)] = names
+        ends = list(accumulate(map(len, keys)))
+        return [values[end - len(part) : end] for end, part in zip(ends, keys, strict=True)]
+
+    def _found(
+        self, reads: Sequence[_Read], keys: Sequence[Sequence[bytes]], parts: Sequence[Sequence[bytes | None]]
+    ) -> list[list[Row]]:
+        every = zip(reads, keys, parts, strict=True)
+        return [self._rows(table, own, values, features) for (table, _, features), own, values in every]
+
     def _writes(self, config: Any, table: Any, data: Iterable[Any]) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Yield keys and script arguments of the newest row per entity."""
         names = _features(table)
@@ -173,7 +215,7 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
             event = _microseconds(event_ts)
             rank = (event, event if created_ts is None else _microseconds(created_ts))
             key = _prefix(config, table) + serialize_entity_key(entity_key, config.entity_key_serialization_version)
-            if key not in best or rank > best[key][0]:
+            if key not in best or rank >= best[key][0]:
                 best[key] = (rank, values)
         keys = list(best)
         for begin in range(0, len(keys), _CHUNK):
@@ -208,22 +250,21 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
             rows.append((datetime.fromtimestamp(event // SECOND, UTC).replace(microsecond=event % SECOND), row))
         return rows
 
-    def _unknown(self, table: Any, keys: Sequence[bytes], values: Sequence[bytes | None]) -> set[bytes]:
-        """Return the schemas of values that were written before the view was what it is now."""
-        names = _features(table)
-        self._schemas[feast_values.schema_id(names)] = names
-        found: set[bytes] = set()
-        for key, value in zip(keys, values, strict=True):
-            if value is not None and value[feast_values.SCHEMA] not in self._schemas:
-                feast_values.event_time(value, key)  # refuses what is no row at all
-                found.add(value[feast_values.SCHEMA])
-        return found
+    def _unknown(
+        self, reads: Sequence[_Read], keys: Sequence[Sequence[bytes]], parts: Sequence[Sequence[bytes | None]]
+    ) -> list[tuple[Any, bytes]]:
+        """Return the schemas of values that were written before their view was what it is now."""
+        found: dict[bytes, Any] = {}
+        for (table, _, _), own, values in zip(reads, keys, parts, strict=True):
+            for key, value in zip(own, values, strict=True):
+                if value is not None and value[feast_values.SCHEMA] not in self._schemas:
+                    feast_values.event_time(value, key)  # refuses what is no row at all
+                    found[value[feast_values.SCHEMA]] = table
+        return [(table, schema) for schema, table in found.items()]
 
-    def _learn(self, schema: bytes, names: bytes | None, keys: Sequence[bytes]) -> None:
+    def _learn(self, schema: bytes, names: bytes | None, table: Any) -> None:
         if names is None:
-            raise CorruptState(
-                f"nobody knows the features of the rows at {keys[0]!r}", hint="materialize the view again"
-            )
+            raise CorruptState(f"nobody knows the features of rows of {table.name}", hint="materialize the view again")
         self._schemas[schema] = tuple(json.loads(names))
 
     def _delete(self, config: Any, tables: Sequence[Any]) -> None:
@@ -251,6 +292,32 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
         if self._async_client is None or self._async_client[0] is not loop:
             self._async_client = (loop, _open(redis.asyncio.Redis, config.online_store))
         return self._async_client[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a request asks of one view."""
+
+    table: Any
+    features: list[str]
+    entities: list[Any]
+    places: Any
+    """Rows of the response per entity."""
+    size: int
+    """Rows of the response."""
+
+    def answer(self, rows: list[Row], response: Any, full_feature_names: bool, include_versions: bool) -> None:
+        """Put the rows into Feast's response."""
+        utils._populate_response_from_feature_data(
+            self.features, rows, self.places, response, full_feature_names, self.table, self.size, include_versions
+        )
+
+
+def _asked(table: Any, features: list[str], join_key_values: Any, join_keys: Any) -> _Asked:
+    values, places, size = utils._get_unique_entities(table, join_key_values, join_keys)
+    return _Asked(
+        table=table, features=features, entities=utils._get_entity_key_protos(values), places=places, size=size
+    )
 
 
 class _errors:

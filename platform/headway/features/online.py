@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +22,7 @@ from headway.features.row_codec import row_prefix
 from headway.features.windows import ViewPlan, plan_of, window_columns
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineRows:
+class OnlineRows(msgspec.Struct, frozen=True, kw_only=True):
     """View features of n rows, before transformations."""
 
     columns: Columns
@@ -47,9 +47,11 @@ class _Part:
 
     def bulks(self, names: Sequence[bytes]) -> list[bytes]:
         """Return the keys of these names as arguments in the RESP protocol."""
-        heads = self._heads  # by length of the name, which few lengths share: names are formatted twice as fast
-        for size in set(map(len, names)).difference(heads):
-            heads[size] = b"$%d\r\n%b" % (len(self.prefix) + size, self.prefix)
+        heads, prefix = self._heads, self.prefix  # what stands before a name depends on its length only
+        try:
+            return [heads[len(name)] + name + b"\r\n" for name in names]
+        except KeyError:
+            heads.update({size: b"$%d\r\n%b" % (len(prefix) + size, prefix) for size in set(map(len, names))})
         return [heads[len(name)] + name + b"\r\n" for name in names]
 
 
@@ -62,6 +64,7 @@ class OnlineReader:
         self._entities = service.entities
         self._parts = _parts(service, cutoff)
         self._views = [view.name for view in service.views]
+        self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
         self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.views)
 
     async def read(self, keys: Columns, at: Int64) -> OnlineRows:
@@ -76,11 +79,11 @@ class OnlineReader:
         """
         found = [_distinct(entity, keys, len(at)) for entity in self._entities]
         views = len(self._views)
-        total = 1 + views + sum(len(found[part.entity][1]) for part in self._parts)
-        request = [b"*%d\r\n$4\r\nMGET\r\n" % total, self._watermarks]
+        arguments = [self._watermarks]
         for part in self._parts:
-            request += part.bulks(found[part.entity][1])
-        reply: list[bytes | None] = await self._link.call(b"".join(request))
+            arguments += part.bulks(found[part.entity][1])
+        head = b"*%d\r\n$4\r\nMGET\r\n" % (views + len(arguments))  # the watermarks are one of the arguments
+        reply: list[bytes | None] = await self._link.call(head + b"".join(arguments))
         columns: Columns = {}
         status: dict[str, npt.NDArray[np.uint8]] = {}
         begin = views
@@ -90,12 +93,18 @@ class OnlineReader:
             self._decode(part.plan, reply[begin:end], position, at, columns, status)
             begin = end
         status = {name: status[name] for name in self._views}
-        watermark = {name: int(mark or 0) for name, mark in zip(self._views, reply, strict=False)}
-        return OnlineRows(columns=columns, status=status, watermark=watermark)
+        return OnlineRows(columns=columns, status=status, watermark=self._watermark(reply[:views]))
 
     async def close(self) -> None:
         """Close the connection."""
         await self._link.close()
+
+    def _watermark(self, marks: list[bytes | None]) -> dict[str, int]:
+        """Return the views' watermarks; most reads find those of the read before."""
+        if marks != self._marks[0]:
+            found = {name: int(mark or 0) for name, mark in zip(self._views, marks, strict=True)}
+            self._marks = (marks, found)
+        return self._marks[1].copy()
 
     def _decode(
         self,

@@ -7,6 +7,7 @@ two writers never lose an event and late or repeated ones change nothing they sh
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,26 +136,42 @@ class OnlineStore:
 
     def clear(self, view: View) -> int:
         """Forget every key of the view and how far it was, before it is materialised anew; return the keys."""
-        removed = 0
         try:
-            if isinstance(view, RowView):
-                removed = self._rows.clear(view)
-                self._client.unlink(codec.watermark_key(view), _materialized_key(view))
-                return removed
-            batch: list[bytes] = []
-            for key in self._client.scan_iter(match=codec.prefix(view) + b"*", count=_CHUNK):
-                batch.append(key)
-                if len(batch) == _CHUNK:
-                    removed += int(self._client.unlink(*batch))
-                    batch.clear()
-            self._client.unlink(codec.watermark_key(view), _materialized_key(view), *batch)
-            return removed + len(batch)
+            removed = self._rows.clear(view) if isinstance(view, RowView) else self._unlink(codec.prefix(view) + b"*")
+            self._client.unlink(codec.watermark_key(view), _materialized_key(view))
+            return removed
         except redis.RedisError as error:
             raise _away(error) from error
+
+    def retire(self, names: Collection[str], keep: Collection[View]) -> int:
+        """Forget versions of the named window views other than those to keep; return how many keys that were."""
+        kept = {codec.watermark_key(view) for view in keep}
+        removed = 0
+        try:
+            for name in sorted(names):
+                for mark in list(self._client.scan_iter(match=f"headway:w:{name}@*", count=_CHUNK)):
+                    version = mark[len(b"headway:w:") :]
+                    if mark in kept:
+                        continue
+                    removed += self._unlink(b"headway:f:" + version + b":*")
+                    self._client.unlink(mark, b"headway:m:" + version)
+        except redis.RedisError as error:
+            raise _away(error) from error
+        return removed
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _unlink(self, pattern: bytes) -> int:
+        removed = 0
+        batch: list[bytes] = []
+        for key in self._client.scan_iter(match=pattern, count=_CHUNK):
+            batch.append(key)
+            if len(batch) == _CHUNK:
+                removed += int(self._client.unlink(*batch))
+                batch.clear()
+        return removed + (int(self._client.unlink(*batch)) if batch else 0)
 
     def _write_keys(self, view: WindowView, new: Events, report: WriteReport) -> None:
         names = [codec.prefix(view) + str(key).encode() for key in new.keys.tolist()]

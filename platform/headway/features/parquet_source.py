@@ -21,7 +21,7 @@ from headway.core.types import Int64
 from headway.features.rows import NONE
 
 _FACTOR = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-FARTHEST = 2**62
+FARTHEST = 2**62 - 1
 """Times are kept within ± this, so that their differences fit 64 bits."""
 
 

@@ -77,6 +77,9 @@ class RowDecoder:
             raise DefinitionError("two row views have the same tag", field=entity.name, expected="rename one of them")
         self._ttl = np.array([[min(view.ttl or _FOREVER, _FOREVER)] for view in views], np.uint64)
         self._runs, self._columns = _runs(self._layouts)
+        self._plain = tuple((kind, names) for kind, names in self._columns.items() if kind in _PLAIN)
+        self._special = tuple(run for run in self._runs if run.group.kind not in _PLAIN)
+        self._written = tuple(i for i, layout in enumerate(self._layouts) if layout.strings)
         self._shapes: dict[int, _Shape] = {}
 
     def decode(self, values: Sequence[bytes | None], position: Int64 | None, at: Int64) -> tuple[Columns, _Bytes]:
@@ -94,18 +97,17 @@ class RowDecoder:
         """
         if not values:  # nothing but null keys
             values, position = (None,), np.full(len(at), -1)
-        batch = _Batch(self._layouts, self._columns, values)
-        self._fill(batch)
+        batch = self._batch(values)
         status, lost = self._status(batch, position, at)
         columns: Columns = {}
-        for kind, names in self._columns.items():
-            if kind in _PLAIN and lost is None:
+        if lost is None:
+            for kind, names in self._plain:
                 block = batch.blocks[kind]
                 columns.update(zip(names, block if position is None else block[:, position], strict=True))
-        for run in self._runs:
-            if run.group.kind not in _PLAIN or lost is not None:
-                columns.update(_columns(run, batch, position, None if lost is None else lost[run.view]))
-        for i, layout in enumerate(self._layouts):
+        for run in self._special if lost is None else self._runs:
+            columns.update(_columns(run, batch, position, None if lost is None else lost[run.view]))
+        for i in self._written:
+            layout = self._layouts[i]
             for place, texts in zip(layout.strings, batch.texts[i], strict=True):
                 own = texts if position is None else texts[position]
                 if lost is not None:
@@ -137,63 +139,78 @@ class RowDecoder:
             status[:, position < 0] = _MISSING
         return status, bad
 
-    def _fill(self, batch: _Batch) -> None:
-        """Decode every value into the batch."""
-        values = batch.values
-        if None not in values and self._uniform(batch, slice(None), values):
-            return
-        batch.clear()
+    def _batch(self, values: Sequence[bytes | None]) -> _Batch:
+        """Return what the values hold."""
+        if None not in values:
+            whole = self._uniform(values)  # type: ignore[arg-type]  # none is None
+            if whole is not None:
+                return whole
+        batch = _Batch.missing(self._layouts, self._columns, len(values))
         by_size: dict[int, list[int]] = {}
         for i, value in enumerate(values):
             if value is not None:
                 by_size.setdefault(len(value), []).append(i)
         for rows in by_size.values():
             part: list[Any] = [values[i] for i in rows]
-            if len(rows) <= _FEW or not self._uniform(batch, np.array(rows), part):
+            same = self._uniform(part) if len(rows) > _FEW else None
+            if same is None:
                 self._walk(batch, rows, part)
+            else:
+                batch.put(np.array(rows), same)
+        return batch
 
-    def _uniform(self, batch: _Batch, rows: Any, values: Sequence[Any]) -> bool:
-        """Decode values of one shape; False: they are not, and nothing was done."""
+    def _uniform(self, values: Sequence[bytes]) -> _Batch | None:
+        """Decode values of one shape; None: they are not."""
         matrix = self._matrix(values)
         if matrix is None:
-            return False
-        shape = self._shapes.get(matrix.shape[1])
-        if shape is None or not _fits(shape, matrix):
-            shape = self._shape(values[0])
-            if not _fits(shape, matrix):
-                return False
-            if len(self._shapes) >= _SHAPES:
-                self._shapes.clear()
-            self._shapes[matrix.shape[1]] = shape
-        batch.event[:, rows] = matrix.take(shape.stamps, axis=1).view("<i8").T
+            return None
+        shape = self._shape_of(matrix, values[0])
+        if shape is None:
+            return None
+        event = matrix.take(shape.stamps, axis=1).view("<i8").T
+        for i in shape.absent:
+            event[i] = _NOWHEN
+        known = event
+        if shape.delays:
+            known = event.copy()
+            for i, code, start in shape.delays:
+                late = matrix[:, start : start + KNOWN_BYTES[code]].view("<u4" if code == 1 else "<i8")[:, 0]
+                known[i] = late + event[i] if code == 1 else late
         if len(values) <= _FEW and shape.blocks:
-            for kind, places in shape.blocks:
-                batch.blocks[kind][:, rows] = matrix.take(places, axis=1).view(kind).T
+            blocks = {kind: matrix.take(places, axis=1).view(kind).T for kind, places in shape.blocks}
         else:
+            blocks = {kind: np.empty((len(names), len(values)), kind) for kind, names in self._columns.items()}
             for kind, first, last, begin, end in shape.runs:
-                batch.blocks[kind][first:last, rows] = matrix[:, begin:end].view(kind).T
+                blocks[kind][first:last] = matrix[:, begin:end].view(kind).T
+        batch = _Batch(event, known, blocks, {}, {})
+        if shape.bodies or shape.absent:
+            self._exceptions(batch, shape, matrix, values)
+        return batch
+
+    def _exceptions(self, batch: _Batch, shape: _Shape, matrix: _Bytes, values: Sequence[bytes]) -> None:
+        """Read null bits and strings."""
         for i, start in shape.bodies:
             layout = self._layouts[i]
             if layout.fixed > layout.nulls:
-                batch.nulls[i][rows] = matrix[:, start + layout.nulls : start + layout.fixed]
+                batch.nulls[i] = matrix[:, start + layout.nulls : start + layout.fixed]
             if layout.strings:
-                numbers = range(len(values)) if isinstance(rows, slice) else rows.tolist()
-                for row, value in zip(numbers, values, strict=True):
+                batch.texts[i] = np.full((len(layout.strings), len(values)), None, object)
+                for row, value in enumerate(values):
                     batch.read_texts(i, row, value, start + layout.fixed)
-        self._exceptions(batch, rows, matrix, shape)
-        return True
-
-    def _exceptions(self, batch: _Batch, rows: Any, matrix: _Bytes, shape: _Shape) -> None:
-        """Fill in views that are absent and known times of their own."""
         for i in shape.absent:
-            batch.event[i, rows] = _NOWHEN
-        if shape.delays:
-            batch.split()
-        if batch.known is not batch.event:
-            batch.known[:, rows] = batch.event[:, rows]
-        for i, code, start in shape.delays:
-            late = matrix[:, start : start + KNOWN_BYTES[code]].view("<u4" if code == 1 else "<i8")[:, 0]
-            batch.known[i, rows] = late + batch.event[i, rows] if code == 1 else late
+            batch.forget(i, self._layouts[i])
+
+    def _shape_of(self, matrix: _Bytes, first: bytes) -> _Shape | None:
+        """Return the shape that all rows of the matrix have, of which `first` is one; None: they have several."""
+        shape = self._shapes.get(len(first))
+        if shape is None or not _fits(shape, matrix):
+            shape = self._shape(first)
+            if not _fits(shape, matrix):
+                return None
+            if len(self._shapes) >= _SHAPES:
+                self._shapes.clear()
+            self._shapes[len(first)] = shape
+        return shape
 
     def _matrix(self, values: Sequence[bytes]) -> _Bytes | None:
         """Return values of equal length as uint8[m, length]; None: their lengths differ."""
@@ -206,7 +223,6 @@ class RowDecoder:
 
     def _walk(self, batch: _Batch, rows: Sequence[int], values: Sequence[bytes]) -> None:
         """Decode values of any shape, one by one."""
-        batch.split()
         where: list[list[int]] = [[] for _ in self._layouts]
         bodies: list[list[bytes]] = [[] for _ in self._layouts]
         for row, value in zip(rows, values, strict=True):
@@ -259,36 +275,48 @@ class RowDecoder:
         )
 
 
+@dataclass(slots=True)
 class _Batch:
-    """What is decoded of m keys so far."""
+    """What m keys hold."""
 
-    def __init__(
-        self, layouts: Sequence[RowLayout], columns: dict[str, tuple[str, ...]], values: Sequence[bytes | None]
-    ) -> None:
-        m = len(values)
-        self.values = values
-        self.event: Int64 = np.empty((len(layouts), m), np.int64)
-        self.known = self.event
-        self.blocks: dict[str, npt.NDArray[Any]] = {
-            kind: np.empty((len(names), m), kind) for kind, names in columns.items()
-        }
-        self.nulls: dict[int, _Bytes] = {
-            i: np.empty((m, layout.fixed - layout.nulls), np.uint8)
-            for i, layout in enumerate(layouts)
-            if layout.fixed > layout.nulls
-        }
-        self.texts = [np.full((len(layout.strings), m), None, object) if layout.strings else () for layout in layouts]
+    event: Int64
+    """int64[views, m]."""
+    known: Int64
+    """int64[views, m]; `event` itself where all are known when they happen."""
+    blocks: dict[str, npt.NDArray[Any]]
+    """Machine type → [columns, m]."""
+    nulls: dict[int, _Bytes]
+    """View → uint8[m, bytes of null bits]."""
+    texts: dict[int, npt.NDArray[np.object_]]
+    """View → object[strings, m]."""
 
-    def clear(self) -> None:
-        """Make every row a missing one."""
-        self.event.fill(_NOWHEN)
-        for block in (*self.blocks.values(), *self.nulls.values()):
-            block.fill(0)
+    @classmethod
+    def missing(cls, layouts: Sequence[RowLayout], columns: dict[str, tuple[str, ...]], m: int) -> _Batch:
+        """Return m keys that hold nothing."""
+        event = np.full((len(layouts), m), _NOWHEN, np.int64)
+        batch = cls(event, event.copy(), {k: np.zeros((len(names), m), k) for k, names in columns.items()}, {}, {})
+        for i, layout in enumerate(layouts):
+            batch.forget(i, layout)
+        return batch
 
-    def split(self) -> None:
-        """Keep known times beside event times."""
-        if self.known is self.event:
-            self.known = self.event.copy()
+    def forget(self, view: int, layout: RowLayout) -> None:
+        """Give a view that is not there null bits and strings."""
+        m = self.event.shape[1]
+        if layout.fixed > layout.nulls:
+            self.nulls[view] = np.zeros((m, layout.fixed - layout.nulls), np.uint8)
+        if layout.strings:
+            self.texts[view] = np.full((len(layout.strings), m), None, object)
+
+    def put(self, rows: Int64, part: _Batch) -> None:
+        """Take what some of the keys hold."""
+        self.event[:, rows] = part.event
+        self.known[:, rows] = part.known
+        for kind, block in part.blocks.items():
+            self.blocks[kind][:, rows] = block
+        for view, nulls in part.nulls.items():
+            self.nulls[view][rows] = nulls
+        for view, texts in part.texts.items():
+            self.texts[view][:, rows] = texts
 
     def read_texts(self, view: int, row: int, value: bytes, at: int) -> None:
         """Read the strings of a body."""

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from headway.core.errors import DefinitionError
 from headway.core.types import Columns
 
@@ -41,7 +39,10 @@ class RowwiseSql:
 
     def __call__(self, columns: Columns) -> Columns:
         """Return one float column per output, missing values as NaN."""
-        table = pa.table({name: _to_arrow(columns[name]) for name in self.inputs})
+        import pyarrow as pa  # only where SQL is used: replicas start without it
+
+        # NaN becomes null: to SQL it would be the largest number
+        table = pa.table({name: pa.array(columns[name], from_pandas=True) for name in self.inputs})
         found = _connection().from_arrow(table).query(TABLE, self.query).to_arrow_table()
         made: Columns = {}
         for name in self.outputs:
@@ -53,11 +54,6 @@ class RowwiseSql:
                 ) from None
             made[name] = column.to_numpy()
         return made
-
-
-def _to_arrow(values: Any) -> pa.Array:
-    """Return a column with NaN as null: to SQL, NaN would be the largest number."""
-    return pa.array(values, from_pandas=True)
 
 
 def _connection() -> Any:

@@ -188,6 +188,9 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
     audit = audit_log(settings, f"serving-{use_case}", clock)
 
+    refused: list[tuple[VersionRef, str]] = []
+    """The last refusal: the host tries again for as long as a version is routed, the audit log has it once."""
+
     def load(ref: VersionRef) -> Artefact:
         def record(outcome: str) -> None:
             audit.append(
@@ -217,9 +220,12 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
             artefact = load_artefact(Path(ref.path), statement)
             if artefact.input_schema.names != service.features:
                 raise Tampered(f"version {ref.version} expects other features than {service.name} gives")
-        except HeadwayError:
-            record("refused")
+        except HeadwayError as error:
+            if refused != [(ref, str(error))]:
+                record("refused")
+                refused[:] = [(ref, str(error))]
             raise
+        refused.clear()
         record("ok")
         return artefact
 

@@ -78,7 +78,8 @@ def test_without_a_proper_secret_it_does_not_start(tmp_path: Path, secret: str) 
         create_app(development_issuer(tmp_path, SystemClock()), "http://127.0.0.1:1", secret)
 
 
-def test_an_emptied_secret_keeps_the_server_from_starting(tmp_path: Path) -> None:
+def test_an_emptied_secret_keeps_the_server_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
     (tmp_path / "issuer").mkdir()
     (tmp_path / "issuer" / SECRET_FILE).touch()
     with pytest.raises(CorruptState, match=SECRET_FILE):

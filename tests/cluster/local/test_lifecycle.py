@@ -144,14 +144,13 @@ def test_ports_are_not_given_to_another_home_before_the_state_is_written(
     other = load_settings(home=tmp_path / "second", project=light.project)
     light.home.mkdir()
     other.home.mkdir()
-    write = lifecycle.write_state
     states: list[PlatformState] = []
 
     def slowly(state: PlatformState) -> None:
         if state.home == str(light.home):
             racing.start()
             racing.join(0.5)
-        write(state)
+        write_state(state)
 
     racing = threading.Thread(target=lambda: states.append(lifecycle._claim(other)))
     monkeypatch.setattr(lifecycle, "write_state", slowly)

@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
-from headway.cluster.local import birth
-from headway.cluster.local.birth import Birth
+from headway.cluster.local.birth import birth
 from headway.cluster.local.process import alive, leaders, ours, spawn, stop, tail, wait_gone
 from headway.core.errors import ServiceFailed
 from headway.core.platform_state import ServiceState
@@ -87,31 +87,21 @@ def test_a_service_is_itself_whatever_the_wall_clock_says(tmp_path: Path, monkey
     assert not alive(service)
 
 
-def test_a_service_of_another_boot_or_tick_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_of_another_boot_or_tick_is_dead(tmp_path: Path) -> None:
     service = start(tmp_path, SLEEP)
-    born = birth.kept(service)
-    assert born is not None
-    assert born == birth.running(service.pid)
-    for other in (Birth(boot="x", ticks=born.ticks), Birth(boot=born.boot, ticks=born.ticks + 1)):
-        with monkeypatch.context() as patch:
-            patch.setattr(birth, "kept", lambda _, other=other: other)
-            assert not alive(service)
+    boot, ticks = service.birth.split(":")
+    assert service.birth == birth(service.pid)
+    for other in (f"x:{ticks}", f"{boot}:{int(ticks) + 1}"):
+        assert not alive(msgspec.structs.replace(service, birth=other))
     stop(ours(tmp_path), grace_s=5)
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"pid": 1'])
-def test_without_a_kept_birth_the_creation_time_decides(tmp_path: Path, content: bytes | None) -> None:
-    service = start(tmp_path, SLEEP)
-    path = Path(f"{service.log}.birth")
-    if content is None:
-        path.unlink()
-    else:
-        path.write_bytes(content)
-    assert birth.kept(service) is None
-    assert alive(service)
-    assert not alive(ServiceState(pid=service.pid, started=service.started - 10, log=service.log))
+def test_without_a_birth_the_creation_time_decides(tmp_path: Path) -> None:
+    old = msgspec.structs.replace(start(tmp_path, SLEEP), birth="")
+    assert alive(old)
+    assert not alive(msgspec.structs.replace(old, started=old.started - 10))
     stop(ours(tmp_path), grace_s=5)
-    assert not alive(service)
+    assert not alive(old)
 
 
 def test_a_program_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:

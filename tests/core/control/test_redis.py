@@ -40,8 +40,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def admin(url: str) -> Iterator[Any]:
     client: Any = redis.Redis.from_url(url)
     yield client
-    client.config_set("maxmemory", 0)
     client.client_unpause()
+    client.config_set("maxmemory", 0)
     client.flushall()
     client.close()
 
@@ -69,7 +69,7 @@ def test_a_server_that_does_not_answer_is_unavailable(
     url: str, admin: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "_TIMEOUT_S", 0.1)
-    admin.client_pause(60_000)
+    admin.client_pause(500)
     with pytest.raises(Unavailable, match="cannot be reached") as caught:
         CALLS[name](RedisControlStore(url))
     assert caught.value.hint == "headway status"

@@ -9,14 +9,15 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from headway.cluster.local import continuity
 from headway.cluster.local import ports as port_book
 from headway.cluster.local import process as processes
 from headway.cluster.local.catalogue import services
 from headway.cluster.local.starting import Start
-from headway.core.errors import CorruptState, DefinitionError, ServiceFailed
+from headway.core.errors import CorruptState, DefinitionError, ServiceFailed, Unavailable
 from headway.core.platform_state import PlatformState, read_state, state_path, write_state
 from headway.core.progress import Progress, RecordedProgress, Stage
 from headway.core.project import Project
@@ -42,6 +43,12 @@ def up(settings: Settings, progress: Progress | None = None) -> PlatformState:
         run = Start(settings, state)
         try:
             run.missing(drawn)
+            if continuity.opened(run.state):
+                with drawn.stage("Features") as stage:
+                    stage.note(
+                        "Redis was not stopped properly and may have lost writes: views say that they are behind until "
+                        "the next ingestion fills them from the lake, or: headway features materialize USECASE"
+                    )
         except BaseException:
             run.undo()
             raise
@@ -109,6 +116,9 @@ def _stop_everything(settings: Settings, state: PlatformState | None) -> int:
     ray, others = ordered[:1], ordered[1:]
     for group in (ray, others):
         leaders = [recorded[service.name] for service in group if service.name in recorded]
+        if group is others and state is not None:
+            with suppress(Unavailable):  # it is down already
+                continuity.closing(state)
         found = processes.leaders(leaders)
         processes.stop(found, grace_s=max(service.stop_grace_s for service in group))
     processes.stop(processes.survivors(everything), grace_s=2.0)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from headway.cluster.local import birth
+from headway.cluster.local.birth import birth
 from headway.cluster.local.ports import home_key
 from headway.core.errors import ServiceFailed
 from headway.core.platform_state import ServiceState
@@ -46,11 +46,10 @@ def spawn(home: Path, name: str, command: Sequence[str], environment: Mapping[st
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
         )
-        service = ServiceState(pid=pid, started=psutil.Process(pid).create_time(), log=str(log))
-        birth.keep(service)
+        started = psutil.Process(pid).create_time()
     except (OSError, psutil.Error) as error:
         raise ServiceFailed(f"{name} cannot be started: {error}", hint=f"see {log}") from error
-    return service
+    return ServiceState(pid=pid, started=started, log=str(log), birth=birth(pid))
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -61,12 +60,11 @@ def python_command(module: str, *arguments: str) -> list[str]:
 def alive(service: ServiceState) -> bool:
     """Tell whether the recorded process still runs, not another one that got its pid.
 
-    By its birth where that was kept; else by its creation time, which moves with the wall clock.
+    By its birth where that is known; else by its creation time, which moves with the wall clock.
     """
     _reap(service.pid)
-    born = birth.kept(service)
-    if born is not None:
-        return birth.running(service.pid) == born
+    if service.birth:
+        return birth(service.pid) == service.birth
     try:
         process = psutil.Process(service.pid)
         if abs(process.create_time() - service.started) > _CLOCK_SLACK_S:
