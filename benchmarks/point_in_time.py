@@ -30,8 +30,6 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:  # the peer's Python lacks what the harness needs
     from benchmarks.harness import Collector, Report
 
-FEAST_PYTHON = "HEADWAY_BENCHMARK_FEAST_PYTHON"
-"""A Python with `feast[duckdb]==0.67.0`, where this one lacks ibis."""
 _ROOT = Path(__file__).resolve().parent.parent
 _NAMES = tuple(f"f{i}" for i in range(10))
 _TTL = timedelta(days=30)
@@ -283,13 +281,10 @@ for line in sys.stdin:
 @contextlib.contextmanager
 def _feast(data: _Data) -> Iterator[tuple[Run, str]]:
     """Start Feast with its DuckDB store in a process of its own; yield its run and the versions it runs on."""
-    python = sys.executable if importlib.util.find_spec("ibis") else os.environ.get(FEAST_PYTHON)
-    if python is None:
-        raise RuntimeError(f"ibis is not installed: set {FEAST_PYTHON} to a Python with feast[duckdb]==0.67.0")
     pq.write_table(data.labels, data.folder / "labels.parquet")
     clean = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     process = subprocess.Popen(
-        [python, "-c", _PEER, str(data.folder)],
+        [sys.executable, "-c", _PEER, str(data.folder)],
         cwd=_ROOT, env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin is not None

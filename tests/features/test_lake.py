@@ -13,7 +13,8 @@ from headway.features.committer import Committer
 from headway.features.lake import Location, TableSpec, bucket_of, open_catalog, write_spool
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
-from tests.features.oracle import SOURCE
+from tests.features.oracle import SOURCE, Event
+from tests.features.test_online import table as rows_of
 
 
 def batch(first: int, n: int) -> pa.Table:
@@ -116,6 +117,14 @@ def test_a_plain_table_without_rows(lake: Location, clock: ManualClock, analyst:
     Committer(lake, clock).append(spec, pa.table({"id": ["a"], "at": [5], "event_time": [3]}), "one")
     row = reader.scan("decisions.test", analyst, "testing").to_pylist()[0]
     assert (row["id"], row["at"], row["event_time"], row["known_time"]) == ("a", 5, 3, 3)
+
+
+def test_rows_without_a_bucket_key_are_read_too(lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    rows = rows_of([Event(1, 5, 6, 1, 100), Event(2, 5, 6, 2, 100)])
+    unowned = rows.set_column(rows.column_names.index("card"), "card", pa.array([None, 2], pa.int64()))
+    Committer(lake, clock).append(SOURCE, unowned, "a")
+    reader, _ = reader_of(lake, clock)
+    assert sorted(reader.scan(SOURCE, analyst, "testing")["payment"].to_pylist()) == [1, 2]
 
 
 def log(columns: dict[str, str], *, evolves: bool = True) -> TableSpec:

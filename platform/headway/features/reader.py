@@ -33,7 +33,7 @@ class ReadPlan:
     """0: the table has no rows yet."""
     schema: pa.Schema
     files: tuple[tuple[str, int], ...]
-    """(path, bucket number; −1 where the table is not bucketed)."""
+    """(path, bucket number; −1 where the table is not bucketed, or the key is null)."""
 
     def bucket(self, number: int) -> tuple[str, ...]:
         """Return the files of one bucket."""
@@ -124,8 +124,8 @@ class LakeReader:
             for task in opened.scan(row_filter=_prune(event_time, known_by), snapshot_id=wanted).plan_files():
                 if task.delete_files:
                     raise InvalidValue(_name(table), "holds row deletes, which are not read yet", hint="compact it")
-                partition = task.file.partition
-                files.append((task.file.file_path, int(partition[0]) if len(partition) else -1))
+                bucket = task.file.partition[0] if len(task.file.partition) else None
+                files.append((task.file.file_path, -1 if bucket is None else int(bucket)))
         self._record(principal, resource, purpose, "done")
         schema = opened.schema().as_arrow()
         return ReadPlan(table=_name(table), snapshot_id=wanted, schema=schema, files=tuple(sorted(files)))
