@@ -144,6 +144,22 @@ def connect(settings: Settings) -> None:
         ) from error
 
 
+def connect_anywhere(*, object_store_bytes: int) -> None:
+    """Connect a process that has no platform, as a Feast plug-in may: to RAY_ADDRESS, or to a small Ray of its own.
+
+    A connected process stays where it is.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", include_dashboard=False, object_store_memory=object_store_bytes, log_to_driver=False)
+
+
 def run_in_background() -> None:
     """Let this process yield to those that answer requests; for actors that commit, drain, watch or train."""
     os.nice(max(0, BACKGROUND_NICENESS - os.nice(0)))  # a worker that is used again does not sink further

@@ -8,7 +8,6 @@ through the same functions in this process.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ import pyarrow as pa
 from feast.feature_view import DUMMY_ENTITY_ID
 
 from headway.core.errors import InvalidValue
+from headway.core.ray_session import connect_anywhere
 from headway.core.types import Int64
 from headway.features.parquet_source import FARTHEST, Deciding, Source, Split, comparable, moments
 from headway.features.point_in_time import KeyIndex, in_place
@@ -248,16 +248,10 @@ def _shared(values: Sequence[Any], settings: Any, volume: int) -> list[_Shared]:
 
 
 def _ray(settings: Any) -> Any:
-    """Return Ray, connected: to what this process is in, to RAY_ADDRESS, or to a small one of its own."""
+    """Return Ray, connected."""
     import ray
 
-    if not ray.is_initialized():
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False)
-        else:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            store = settings.object_store_mb * _MIB
-            ray.init(address="local", include_dashboard=False, object_store_memory=store, log_to_driver=False)
+    connect_anywhere(object_store_bytes=settings.object_store_mb * _MIB)
     return ray
 
 
