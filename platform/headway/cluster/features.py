@@ -1,4 +1,4 @@
-"""What people ask of a use case's features: fill the online store from the lake, and prove that it serves no skew."""
+"""What people ask of a use case's features: join them to rows, fill the online store, prove that it serves no skew."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
 
 from headway.cluster.compose import Installation
 from headway.cluster.history import backfill
-from headway.core.errors import NotFound
+from headway.core import ray_session
+from headway.core.errors import InvalidValue, NotFound
 from headway.core.progress import Progress
 from headway.core.times import EVENT_TIME
 from headway.core.types import Principal
 from headway.features.consistency import ConsistencyReport, check
+from headway.features.historical import training_set
 from headway.features.online_store import WriteReport
 
 _WITHOUT_FEATURES = "features:|ceiling|stale:"
@@ -43,6 +47,15 @@ class Proof:
     skipped: int
     """Decisions in the range that were answered without current features and say so."""
     report: ConsistencyReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """What a join wrote."""
+
+    path: str
+    rows: int
+    features: int
 
 
 def fill(at: Installation, use_case: str, principal: Principal, progress: Progress) -> Materialized:
@@ -99,6 +112,44 @@ def prove(
     path.write_bytes(msgspec.json.encode(proof))
     _record(at, principal, "features.consistency", use_case, f"{report.verdict}: {report.mismatches} of {report.reads}")
     return proof
+
+
+def join(
+    at: Installation, use_case: str, principal: Principal, progress: Progress, *, spine: Path, out: Path
+) -> Joined:
+    """Join rows of a Parquet or CSV file with the use case's features, as known at each row's event_time.
+
+    The file has the service's keys and request columns, `event_time`, and anything else, which is kept; rows come out
+    in order. `out` is a Parquet file that appears when it is whole. InvalidValue names what the file lacks.
+    """
+    principal.require("data", "read")
+    service = at.service(at.project.require(use_case))
+    worker = at.workload("headway-join", ["data:read"], "model_training")
+    with progress.stage("read rows") as stage:
+        rows = _read_rows(spine)
+        stage.note(f"{rows.num_rows:,} rows")
+    ray_session.connect(at.settings)
+    with progress.stage("join") as stage:
+        joined = training_set(rows, service, at.reader, worker, worker.purpose)
+        partial = out.with_name(f".{out.name}.partial")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = 0
+        with pq.ParquetWriter(partial, joined.schema().base_schema) as file:
+            for block in joined.iter_batches(batch_format="pyarrow", batch_size=None):
+                file.write_table(block)
+                written += block.num_rows
+                stage.advance(written, rows.num_rows)
+        partial.replace(out)
+        stage.note(f"{written:,} rows in {out}")
+    _record(at, principal, "features.join", service.name, f"{written} rows")
+    return Joined(path=str(out), rows=written, features=len(service.features))
+
+
+def _read_rows(path: Path) -> pa.Table:
+    try:
+        return pc_csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidValue("--spine", f"{path} cannot be read: {error}", hint="a Parquet or CSV file") from None
 
 
 def proof_path(home: Path, use_case: str) -> Path:

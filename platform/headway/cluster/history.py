@@ -75,7 +75,8 @@ def ingest_tables(
     return sum(int(table.num_rows) for table in tables.values())
 
 
-def backfill(at: Installation, views: Sequence[View], *, known_by: int | None = None, progress: Progress | None = None
+def backfill(
+    at: Installation, views: Sequence[View], *, known_by: int | None = None, progress: Progress | None = None
 ) -> dict[str, WriteReport]:
     """Write what the lake has of views to the online store, under the platform's own identity."""
     worker = at.workload("headway-materialize", ["data:read"], "model_training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(listing)
     group.command("materialize")(materialize)
     group.command("consistency")(consistency)
+    group.command("join")(join)
 
 
 def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
@@ -73,6 +75,22 @@ def consistency(
         proof = prove(at, use_case, at.person(), drawn, since=first, until=end, limit=limit)
     show(proof, json_output, _print_proof)
     raise typer.Exit(5 if proof.report.verdict == SKEWED else 0)
+
+
+def join(
+    context: typer.Context,
+    use_case: UseCase,
+    spine: Annotated[Path, typer.Option(help="Parquet or CSV file with keys, request columns and event_time.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    json_output: JsonFlag = False,
+) -> None:
+    """Join rows of a file with the use case's features, as known at each row's event_time."""
+    from headway.cluster import features
+
+    at = installation(context)
+    with progress(json_output) as drawn:
+        result = features.join(at, use_case, at.person(), drawn, spine=spine, out=out)
+    show(result, json_output)
 
 
 def _print_proof(proof: Proof) -> None:
