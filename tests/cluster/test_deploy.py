@@ -103,3 +103,22 @@ def test_a_view_that_was_never_filled_is_filled_first(world: World, monkeypatch:
     monkeypatch.setattr(module, "backfill", lambda at, views, progress: world.steps.append(f"fill {views}"))
     world.deploy()
     assert world.steps[0] == "fill ['empty']"
+
+
+def test_nothing_is_retired_where_it_is_unknown_who_reads_what() -> None:
+    retired: list[object] = []
+
+    def views(use_case: str, *, strict: bool) -> tuple[str, ...]:
+        assert strict
+        if use_case == "churn":
+            raise NotSigned("its folder is gone")
+        return ("other",)
+
+    at = SimpleNamespace(
+        service=lambda use_case: SimpleNamespace(views=[SimpleNamespace(name="past")]),
+        project=SimpleNamespace(use_cases=lambda: ["fraud", "churn"]),
+        views=views,
+        online=SimpleNamespace(retire=lambda names, keep: retired.append(names)),
+    )
+    module._retire(cast(Installation, at), "churn")
+    assert retired == []

@@ -6,6 +6,7 @@ Everything below takes its collaborators as arguments; only this module and the 
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from headway.cluster.local.tokens import person_scopes, request_token
 from headway.core import ray_session
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
-from headway.core.errors import NotFound
+from headway.core.errors import HeadwayError, NotFound
 from headway.core.platform_state import running_settings
 from headway.core.project import Project
 from headway.core.routing import VersionRef, read_routing
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from headway.features.reader import LakeReader
     from headway.governance.registry import Registry
 
+_LOG = logging.getLogger(__name__)
 CONTRACT = "contract.yaml"
 
 
@@ -139,15 +141,23 @@ class Installation:
                 return history
         raise NotFound("history of use case", use_case)
 
-    def views(self, use_case: str) -> tuple[View, ...]:
-        """Return the views of the use case, then older versions of them that its models in service still read."""
+    def views(self, use_case: str, *, strict: bool = False) -> tuple[View, ...]:
+        """Return the views of the use case, then older versions of them that its models in service still read.
+
+        A version that no longer verifies, because it expired or its folder is gone, must not stop ingestion for the
+        others: its views are left out with a warning, or with `strict` its error is raised.
+        """
         routing = read_routing(self.control, use_case)
-        described = [
-            view
-            for ref in (routing.champion, routing.previous)
-            if ref is not None
-            for view in self._described_views(use_case, ref)
-        ]
+        described: list[dict[str, Any]] = []
+        for ref in (routing.champion, routing.previous):
+            if ref is None:
+                continue
+            try:
+                described += self._described_views(use_case, ref)
+            except HeadwayError as error:
+                if strict:
+                    raise
+                _LOG.warning("views that only %s %s reads are not fed: %s", use_case, ref.version, error)
         sources = {source.name: source for source in self.project.collect("features", EventSource)}
         return versions(self.service(use_case).views, described, sources)
 

@@ -6,6 +6,7 @@ healthy. Which version they load is in the routing record, not in the configurat
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from headway.core.types import Principal
 from headway.governance.contract import LoadedContract
 from headway.governance.statement import verify_version
 
+_LOG = logging.getLogger(__name__)
 _READY_S = 90.0
 _POLL_S = 0.2
 
@@ -85,10 +87,16 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
 
 
 def _retire(at: Installation, use_case: str) -> None:
-    """Forget versions of the use case's views that no use case defines and no model in service reads any more."""
-    names = {view.name for view in at.service(use_case).views}
-    keep = [view for other in at.project.use_cases() for view in at.views(other)]
-    at.online.retire(names, keep)
+    """Forget versions of the use case's views that no use case defines and no model in service reads any more.
+
+    Only tidiness: where it cannot be told who reads what, everything stays, and the deployment stands.
+    """
+    try:
+        names = {view.name for view in at.service(use_case).views}
+        keep = [view for other in at.project.use_cases() for view in at.views(other, strict=True)]
+        at.online.retire(names, keep)
+    except HeadwayError as error:
+        _LOG.warning("old versions of the views of %s stay: %s", use_case, error)
 
 
 def _verified(at: Installation, use_case: str) -> tuple[LoadedContract, VersionRef]:
