@@ -51,7 +51,7 @@ def keys(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
     if name not in table.column_names:
         raise InvalidValue(name, "the table has no such key column")
     column = table[name].combine_chunks() if table[name].num_chunks != 1 else table[name].chunk(0)
-    column = _cast(column, dtype, name)
+    column = cast(column, dtype, name)
     if dtype == "string" or column.null_count:
         return np.array(column.to_pylist(), dtype=object)
     return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
@@ -67,7 +67,7 @@ def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None =
         dtype = source.columns[name]
         if name not in table.column_names:
             raise InvalidValue(name, f"events of {source.name} need this column")
-        columns[name] = _cast(table[name], dtype, name)
+        columns[name] = cast(table[name], dtype, name)
     if source.id in columns and columns[source.id].null_count:
         raise InvalidValue(source.id, "an event without an id cannot be told from another")
     event_time = times(table, EVENT_TIME)
@@ -84,7 +84,7 @@ def events_of(view: WindowView, table: pa.Table) -> Events:
     known = times(table, KNOWN_TIME, otherwise=EVENT_TIME)
     values = [_values(table, name, source.columns[name], scale) for name, scale in view.columns]
     if source.retracts is not None:
-        back = _cast(table[source.retracts], "bool", source.retracts).fill_null(False).to_numpy()
+        back = cast(table[source.retracts], "bool", source.retracts).fill_null(False).to_numpy()
         values.append(np.where(back, known, FOREVER))
         known = np.where(back, FOREVER, known)
     return build_events(
@@ -98,7 +98,7 @@ def _values(table: pa.Table, name: str, dtype: str, scale: int) -> Int64:
     """Return a column as the records keep it: scaled numbers, or identities."""
     if scale != HASHED:
         return scaled(numbers(table, name, dtype), scale, field=name)
-    column = _cast(table[name], dtype, name)
+    column = cast(table[name], dtype, name)
     there = column.is_valid().to_numpy()
     values = column.drop_null().to_numpy()
     if values.dtype.kind == "f":
@@ -119,7 +119,7 @@ def numbers(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
     """Return a numeric column as declared; nulls become NaN."""
     if dtype == "string":
         raise InvalidValue(name, "a string cannot be aggregated")
-    column = _cast(table[name], dtype, name)
+    column = cast(table[name], dtype, name)
     if column.null_count or pa.types.is_floating(column.type):
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
     return np.asarray(column.to_numpy())
@@ -136,13 +136,14 @@ def locate(known: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> I
     return np.where(known[found] == wanted, found, -1).astype(np.int64)
 
 
-def _cast(column: pa.ChunkedArray, dtype: str, name: str) -> pa.ChunkedArray:
+def cast(column: pa.ChunkedArray, dtype: str, name: str) -> pa.ChunkedArray:
+    """Return a column in a declared dtype; InvalidValue names one that does not fit: half a number is no key."""
     wanted = ARROW_TYPES[dtype]
     if column.type == wanted:
         return column
     if dtype == "timestamp" and pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
     try:
-        return column.cast(wanted, safe=not pa.types.is_floating(column.type))
+        return column.cast(wanted, safe=not pa.types.is_floating(wanted))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise InvalidValue(name, f"{column.type} values where {dtype} is declared") from None

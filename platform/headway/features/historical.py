@@ -19,7 +19,7 @@ import pyarrow as pa
 from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Columns, Int64, Principal
-from headway.features.arrow import ARROW_TYPES, events_of, needed, numbers, times
+from headway.features.arrow import ARROW_TYPES, cast, events_of, needed, numbers, times
 from headway.features.definitions import FeatureService, RowView, View, WindowView
 from headway.features.kernel import transform
 from headway.features.lake import bucket_of
@@ -107,7 +107,7 @@ def _split(item: _Exchange) -> Any:
     """Return a table per bucket of the view's key, as a tuple where there are several buckets."""
     table = read_files(item.schema, item.paths, _columns(item.view))
     buckets = item.view.source.buckets
-    bucket = bucket_of(_cast(table, item.view.entity.key, item.view.entity.dtype), buckets)
+    bucket = bucket_of(_key(table, item.view.entity.key, item.view.entity.dtype), buckets)
     parts = tuple(table.filter(pa.array(bucket == number)) for number in range(buckets))
     return parts[0] if buckets == 1 else parts
 
@@ -235,7 +235,7 @@ def _join(
     work: list[tuple[_Work, list[Any]]] = []
     places: dict[str, list[Int64]] = {view.name: [] for view in service.views}
     for view in service.views:
-        row_keys = _cast(spine, view.entity.key, view.entity.dtype)
+        row_keys = _key(spine, view.entity.key, view.entity.dtype)
         for rows, item, parts in _buckets(view, plans[view.source.table], row_keys, at, cutoff, runner, rows_per_task):
             work.append((item, parts))
             places[view.name].append(rows)
@@ -313,14 +313,11 @@ def _columns(view: View) -> list[str]:
     return list(dict.fromkeys([view.entity.key, view.source.id, *view.columns, EVENT_TIME, KNOWN_TIME]))
 
 
-def _cast(table: pa.Table, name: str, dtype: str) -> pa.Array:
+def _key(table: pa.Table, name: str, dtype: str) -> pa.Array:
     """Return a key column in its declared type."""
     if name not in table.column_names:
         raise InvalidValue(name, "the table has no such key column")
-    try:
-        return pa.chunked_array(table[name]).cast(ARROW_TYPES[dtype]).combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise InvalidValue(name, f"{table[name].type} values where {dtype} is declared") from None
+    return cast(pa.chunked_array(table[name]), dtype, name).combine_chunks()
 
 
 def _plain(keys: pa.Array) -> npt.NDArray[np.generic]:
