@@ -76,6 +76,14 @@ def progress(json_output: bool) -> AbstractContextManager[ConsoleProgress]:
     return ConsoleProgress(quiet=json_output)
 
 
+def span(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Return the options `--since` and `--until` as UTC microseconds; InvalidValue names the one that is no time."""
+    from headway.core.times import parse_time
+
+    first = None if since is None else parse_time(since, field="--since")
+    return first, None if until is None else parse_time(until, field="--until")
+
+
 def show(value: Any, json_output: bool, human: Callable[[Any], None] | None = None) -> None:
     """Print a result: JSON, or what `human` prints, or a plain listing."""
     from headway.cli import output

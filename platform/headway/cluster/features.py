@@ -134,12 +134,15 @@ def join(
         partial = out.with_name(f".{out.name}.partial")
         out.parent.mkdir(parents=True, exist_ok=True)
         written = 0
-        with pq.ParquetWriter(partial, joined.schema().base_schema) as file:
-            for block in joined.iter_batches(batch_format="pyarrow", batch_size=None):
-                file.write_table(block)
-                written += block.num_rows
-                stage.advance(written, rows.num_rows)
-        partial.replace(out)
+        try:
+            with pq.ParquetWriter(partial, joined.schema().base_schema) as file:
+                for block in joined.iter_batches(batch_format="pyarrow", batch_size=None):
+                    file.write_table(block)
+                    written += block.num_rows
+                    stage.advance(written, rows.num_rows)
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
         stage.note(f"{written:,} rows in {out}")
     _record(at, principal, "features.join", service.name, f"{written} rows")
     return Joined(path=str(out), rows=written, features=len(service.features))

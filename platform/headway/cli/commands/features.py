@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, installation, person, progress, settings_of, show
+from headway.cli.context import JsonFlag, UseCase, installation, person, progress, settings_of, show, span
 
 if TYPE_CHECKING:
     from headway.cluster.features import Proof
@@ -65,12 +65,10 @@ def consistency(
 ) -> None:
     """Recompute the features of logged decisions from the lake and compare; exit status 5 where they differ."""
     from headway.cluster.features import prove
-    from headway.core.times import parse_time
     from headway.features.consistency import SKEWED
 
     at = installation(context)
-    first = None if since is None else parse_time(since, field="--since")
-    end = None if until is None else parse_time(until, field="--until")
+    first, end = span(since, until)
     with progress(json_output) as drawn:
         proof = prove(at, use_case, at.person(), drawn, since=first, until=end, limit=limit)
     show(proof, json_output, _print_proof)

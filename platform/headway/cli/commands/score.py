@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, installation, progress, show
+from headway.cli.context import JsonFlag, UseCase, installation, progress, show, span
 
 
 def register(app: typer.Typer) -> None:
@@ -22,11 +22,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Score the use case's decisions in a range of time with its champion."""
         from headway.cluster import score as scoring
-        from headway.core.times import parse_time
 
         at = installation(context)
-        first = None if since is None else parse_time(since, field="--since")
-        end = None if until is None else parse_time(until, field="--until")
+        first, end = span(since, until)
         with progress(json_output) as drawn:
             result = scoring.score(at, use_case, at.person(), drawn, since=first, until=end)
         show(result, json_output)
