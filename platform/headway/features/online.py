@@ -5,7 +5,7 @@ The read plan is compiled once per service; distinct keys are fetched once, howe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,17 +22,30 @@ from headway.features.row_codec import row_prefix
 from headway.features.windows import ViewPlan, plan_of, window_columns
 
 
-class OnlineRows(msgspec.Struct, frozen=True, kw_only=True):
+class OnlineRows(msgspec.Struct, kw_only=True):
     """View features of n rows, before transformations."""
 
-    columns: Columns
-    """Feature name → one value per row. Of window views float32[n]; of row views the declared type, int64 and bool with
-    missing values as float64, strings as object with None."""
+    parts: list[Callable[[], Columns]]
+    """Make the columns."""
     status: dict[str, npt.NDArray[np.uint8]]
-    """View name → `Status` per row. The store keeps a row view's newest row only: where that is newer than t (or known
-    later, with the cutoff on), the row as of t cannot be told and the status is TRUNCATED."""
+    """View name → `Status` per row, not to be written to. The store keeps a row view's newest row only: where that is
+    newer than t (or known later, with the cutoff on), the row as of t cannot be told and the status is TRUNCATED."""
     watermark: dict[str, int]
     """View name → largest known_time up to which it is complete; 0 where none was set."""
+    _made: Columns | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """Feature name → one value per row, made when first asked for.
+
+        Of window views float32[n]; of row views the declared type, int64 and bool with missing values as float64,
+        strings as object with None.
+        """
+        if self._made is None:
+            self._made = {}
+            for part in self.parts:
+                self._made.update(part())
+        return self._made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +77,7 @@ class OnlineReader:
         self._entities = service.entities
         self._parts = _parts(service, cutoff)
         self._views = [view.name for view in service.views]
+        self._mixed = _names(self._parts) != self._views
         self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
         self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.views)
 
@@ -77,14 +91,16 @@ class OnlineReader:
         Raises InvalidValue for a missing key column, Unavailable when the store is away or late, CorruptState for a
         value that is not the platform's.
         """
-        found = [_distinct(entity, keys, len(at)) for entity in self._entities]
+        n = len(at)
+        found = [_distinct(entity, keys, n) for entity in self._entities]
         views = len(self._views)
         arguments = [self._watermarks]
         for part in self._parts:
             arguments += part.bulks(found[part.entity][1])
         head = b"*%d\r\n$4\r\nMGET\r\n" % (views + len(arguments))  # the watermarks are one of the arguments
-        reply: list[bytes | None] = await self._link.call(head + b"".join(arguments))
-        columns: Columns = {}
+        arguments.insert(0, head)
+        reply: list[bytes | None] = await self._link.call(b"".join(arguments))
+        columns: list[Callable[[], Columns]] = []
         status: dict[str, npt.NDArray[np.uint8]] = {}
         begin = views
         for part in self._parts:
@@ -92,8 +108,9 @@ class OnlineReader:
             end = begin + len(names)
             self._decode(part.plan, reply[begin:end], position, at, columns, status)
             begin = end
-        status = {name: status[name] for name in self._views}
-        return OnlineRows(columns=columns, status=status, watermark=self._watermark(reply[:views]))
+        if self._mixed:
+            status = {name: status[name] for name in self._views}
+        return OnlineRows(parts=columns, status=status, watermark=self._watermark(reply[:views]))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -112,19 +129,19 @@ class OnlineReader:
         values: Sequence[bytes | None],
         position: Int64 | None,
         at: Int64,
-        columns: Columns,
+        columns: list[Callable[[], Columns]],
         status: dict[str, npt.NDArray[np.uint8]],
     ) -> None:
         """Add what one part of the reply says."""
         if isinstance(plan, RowDecoder):
-            rows, states = plan.decode(values, position, at)
-            columns.update(rows)
-            status.update(zip(plan.names, states, strict=True))
+            rows = plan.decode(values, position, at)
+            columns.append(rows.columns)
+            status.update(rows.status)
             return
         events, _ = codec.unpack(plan.view, values)
         row_key = np.arange(len(values)) if position is None else position
         found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
-        columns.update(found.columns)
+        columns.append(found.columns.copy)
         status[plan.view.name] = found.status
 
 
@@ -145,6 +162,12 @@ def _parts(service: FeatureService, cutoff: bool) -> list[_Part]:
     return parts
 
 
+def _names(parts: Sequence[_Part]) -> list[str]:
+    """Return the views in the order of the parts."""
+    plans = [part.plan for part in parts]
+    return [name for plan in plans for name in (plan.names if isinstance(plan, RowDecoder) else (plan.view.name,))]
+
+
 def _bulk(part: bytes) -> bytes:
     """Return an argument in the RESP protocol."""
     return b"$%d\r\n%b\r\n" % (len(part), part)
@@ -156,7 +179,7 @@ def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64 | None, list
     if column is None or len(column) != n:
         raise InvalidValue(entity.key, "the batch needs one key per row")
     wanted = column.tolist()
-    if column.dtype.kind == "i" and len(set(wanted)) == n:
+    if column.dtype.kind == "i" and (n == 1 or len(set(wanted)) == n):
         return None, [b"%d" % key for key in wanted]
     seen: dict[object, int] = {}
     position = [-1 if key is None else seen.setdefault(key, len(seen)) for key in wanted]
