@@ -17,7 +17,7 @@ from headway.core.types import Columns, Int64
 from headway.features import codec
 from headway.features.definitions import Entity, FeatureService, RowView, WindowView
 from headway.features.link import RedisLink
-from headway.features.row_batch import RowDecoder
+from headway.features.row_batch import RowDecoder, Rows
 from headway.features.row_codec import row_prefix
 from headway.features.windows import ViewPlan, plan_of, window_columns
 
@@ -78,6 +78,7 @@ class OnlineReader:
         self._parts = _parts(service, cutoff)
         self._views = [view.name for view in service.views]
         self._mixed = _names(self._parts) != self._views
+        self._heads: dict[int, bytes] = {}
         self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
         self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.views)
 
@@ -93,20 +94,17 @@ class OnlineReader:
         """
         n = len(at)
         found = [_distinct(entity, keys, n) for entity in self._entities]
-        views = len(self._views)
-        arguments = [self._watermarks]
-        for part in self._parts:
-            arguments += part.bulks(found[part.entity][1])
-        head = b"*%d\r\n$4\r\nMGET\r\n" % (views + len(arguments))  # the watermarks are one of the arguments
-        arguments.insert(0, head)
-        reply: list[bytes | None] = await self._link.call(b"".join(arguments))
+        names = [name for part in self._parts for name in part.bulks(found[part.entity][1])]
+        reply: list[bytes | None] = await self._link.call(self._head(len(names)) + b"".join(names))
+        begin = views = len(self._views)
         columns: list[Callable[[], Columns]] = []
         status: dict[str, npt.NDArray[np.uint8]] = {}
-        begin = views
         for part in self._parts:
-            position, names = found[part.entity]
-            end = begin + len(names)
-            self._decode(part.plan, reply[begin:end], position, at, columns, status)
+            position, distinct = found[part.entity]
+            end = begin + len(distinct)
+            rows = self._decode(part.plan, reply[begin:end], position, at)
+            columns.append(rows.columns)
+            status.update(rows.status)
             begin = end
         if self._mixed:
             status = {name: status[name] for name in self._views}
@@ -123,26 +121,23 @@ class OnlineReader:
             self._marks = (marks, found)
         return self._marks[1].copy()
 
+    def _head(self, names: int) -> bytes:
+        """Return the request up to so many keys, the watermarks before them."""
+        head = self._heads.get(names)
+        if head is None:
+            head = self._heads[names] = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(self._views) + names) + self._watermarks
+        return head
+
     def _decode(
-        self,
-        plan: ViewPlan | RowDecoder,
-        values: Sequence[bytes | None],
-        position: Int64 | None,
-        at: Int64,
-        columns: list[Callable[[], Columns]],
-        status: dict[str, npt.NDArray[np.uint8]],
-    ) -> None:
-        """Add what one part of the reply says."""
+        self, plan: ViewPlan | RowDecoder, values: Sequence[bytes | None], position: Int64 | None, at: Int64
+    ) -> Rows:
+        """Return what one part of the reply says."""
         if isinstance(plan, RowDecoder):
-            rows = plan.decode(values, position, at)
-            columns.append(rows.columns)
-            status.update(rows.status)
-            return
+            return plan.decode(values, position, at)
         events, _ = codec.unpack(plan.view, values)
         row_key = np.arange(len(values)) if position is None else position
         found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
-        columns.append(found.columns.copy)
-        status[plan.view.name] = found.status
+        return Rows({plan.view.name: found.status}, found.columns.copy)
 
 
 def _parts(service: FeatureService, cutoff: bool) -> list[_Part]:
@@ -179,7 +174,9 @@ def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64 | None, list
     if column is None or len(column) != n:
         raise InvalidValue(entity.key, "the batch needs one key per row")
     wanted = column.tolist()
-    if column.dtype.kind == "i" and (n == 1 or len(set(wanted)) == n):
+    if n == 1 and column.dtype.kind == "i":
+        return None, [b"%d" % wanted[0]]
+    if column.dtype.kind == "i" and len(set(wanted)) == n:
         return None, [b"%d" % key for key in wanted]
     seen: dict[object, int] = {}
     position = [-1 if key is None else seen.setdefault(key, len(seen)) for key in wanted]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from headway.features.definitions import Entity, RowView
 from headway.features.row_codec import Group, RowLayout, row_layout
 from headway.features.row_glance import Directory, Glance
 from headway.features.row_scan import EVENT, KNOWN, WHERE, compiled
-from headway.features.row_value import MAGIC, RESIDUE, corrupt
+from headway.features.row_value import RESIDUE, corrupt
 from headway.features.windows import Status
 
 _Bytes = npt.NDArray[np.uint8]
@@ -137,13 +138,12 @@ class RowDecoder:
     def _batch(self, values: Sequence[bytes | None]) -> _Batch:
         """Return what the values hold."""
         m, plan, layouts = len(values), self._plan, self._layouts
-        parts = [b"" if value is None else value for value in values]
-        for value in values:
-            if value is not None and (value[:1] != MAGIC or zlib.crc32(value) != RESIDUE):
-                raise corrupt(self._entity)
+        present = [value for value in values if value is not None]
+        if any(checksum != RESIDUE for checksum in set(map(zlib.crc32, present))):
+            raise corrupt(self._entity)
+        parts = present if len(present) == m else [value or b"" for value in values]
         data = np.frombuffer(b"".join(parts), np.uint8)
-        offsets = np.zeros(m + 1, np.int64)
-        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        offsets = np.array(list(accumulate(map(len, parts), initial=0)), np.int64)
         times = np.full((3, len(layouts), m), _NOWHEN, np.int64)
         bodies = np.zeros((m, plan.width), np.uint8)
         if compiled()(data, offsets, plan.views, plan.moves, times, bodies) >= 0:

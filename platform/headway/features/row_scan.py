@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from headway.features.row_value import CLOSING, END, EVENT_SHIFT, ID_BYTES, ID_SHIFT, LONG, SEAL, TEXT, TIME_BYTES
+from headway.features.row_value import CLOSING, END, EVENT_SHIFT, ID_BYTES, ID_SHIFT, LONG, MAGIC, SEAL, TEXT, TIME_BYTES
 
 EVENT, KNOWN, WHERE = 0, 1, 2
 """Planes of the times: event_time, known_time, position of the text in its value."""
+_MAGIC = MAGIC[0]
 _WHOLE = len(TIME_BYTES) - 1
 
 
@@ -57,8 +58,10 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0911, PLR0912, PLR0
     for key in range(len(offsets) - 1):
         start = offsets[key]
         end = offsets[key + 1] - SEAL
-        if end < start:
+        if offsets[key + 1] == start:
             continue
+        if data[start] != _MAGIC:
+            return key
         at = start + 1
         count = 0
         first = 0
@@ -142,10 +145,8 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0911, PLR0912, PLR0
                 times[KNOWN, views[view, 1], key] = known
                 times[WHERE, views[view, 1], key] = text - start
                 for run in range(views[view, 4], views[view, 5]):
-                    source = body + runs[run, 0]
-                    target = runs[run, 2]
-                    for place in range(runs[run, 1]):
-                        bodies[key, target + place] = data[source + place]
+                    source, many, target = body + runs[run, 0], runs[run, 1], runs[run, 2]
+                    bodies[key, target : target + many] = data[source : source + many]
             body += lengths[slot]
             text += size
         if text != end:
