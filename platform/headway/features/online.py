@@ -92,11 +92,18 @@ class OnlineReader:
         Raises InvalidValue for a missing key column, Unavailable when the store is away or late, CorruptState for a
         value that is not the platform's.
         """
-        n = len(at)
+        n, views = len(at), len(self._views)
+        if len(self._parts) == 1:  # one entity's rows, and nothing to put together
+            part = self._parts[0]
+            position, distinct = _distinct(self._entities[0], keys, n)
+            request = self._head(len(distinct)) + b"".join(part.bulks(distinct))
+            reply: list[bytes | None] = await self._link.call(request)
+            rows = self._decode(part.plan, reply[views:], position, at)
+            return OnlineRows(parts=[rows.columns], status=rows.status, watermark=self._watermark(reply[:views]))
         found = [_distinct(entity, keys, n) for entity in self._entities]
         names = [name for part in self._parts for name in part.bulks(found[part.entity][1])]
-        reply: list[bytes | None] = await self._link.call(self._head(len(names)) + b"".join(names))
-        begin = views = len(self._views)
+        reply = await self._link.call(self._head(len(names)) + b"".join(names))
+        begin = views
         columns: list[Callable[[], Columns]] = []
         status: dict[str, npt.NDArray[np.uint8]] = {}
         for part in self._parts:

@@ -100,7 +100,7 @@ class RowDecoder:
                 raise corrupt(self._entity)
             found = self._glance.look(value, at.item())
             if found is not None:
-                return Rows(self._present, partial(self._plainly, value, found))
+                return Rows(self._present.copy(), partial(self._plainly, value, found))
         if not values:  # nothing but null keys
             values, position = (None,), np.full(len(at), -1)
         batch = self._batch(values)
