@@ -176,8 +176,8 @@ def test_concurrent_writers_never_take_a_newer_row_back(online_url: str) -> None
     assert not failures
     client = redis.Redis.from_url(online_url)
     for card in range(4):
-        rows = unpack(client.get(row_prefix(CARD) + b"%d" % card), CARD)
-        assert [row.rank for row in rows.values()] == [(59, 59, 59 * 13 + 1)] * 2
+        kept = unpack(client.get(row_prefix(CARD) + b"%d" % card), CARD)
+        assert [row.rank for row in kept.values()] == [(59, 59, 59 * 13 + 1)] * 2
     client.close()
 
 

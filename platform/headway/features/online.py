@@ -144,7 +144,7 @@ class OnlineReader:
         events, _ = codec.unpack(plan.view, values)
         row_key = np.arange(len(values)) if position is None else position
         found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
-        return Rows({plan.view.name: found.status}, found.columns.copy)
+        return Rows({plan.view.name: found.status}, lambda: {**found.columns})
 
 
 def _parts(service: FeatureService, cutoff: bool) -> list[_Part]:

@@ -6,7 +6,7 @@ Status is told at once, columns are made when they are asked for: that takes lon
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -17,20 +17,20 @@ import numpy.typing as npt
 from headway.core.errors import DefinitionError
 from headway.core.types import Columns, Int64
 from headway.features.definitions import Entity, RowView
-from headway.features.row_codec import Group, RowLayout, row_layout
+from headway.features.row_codec import row_layout
 from headway.features.row_glance import Directory, Glance
+from headway.features.row_plan import RowPlan, Run
 from headway.features.row_scan import EVENT, KNOWN, WHERE, compiled
 from headway.features.row_value import RESIDUE, corrupt
 from headway.features.windows import Status
 
 _Bytes = npt.NDArray[np.uint8]
 _Bool = npt.NDArray[np.bool_]
-FOREVER = 2**61
+_FOREVER = 2**61
 """Microseconds, 73,000 years."""
 _NOWHEN = -(2**62)
 """event_time of a row that is not there: older than for ever."""
 _TRUE = b"\x01"
-_KINDS = ("<f8", "<i8", "<f4", "|u1")
 _FLOATS = ("<f8", "<f4")
 """Types whose nulls are NaN."""
 
@@ -42,16 +42,6 @@ class Rows(NamedTuple):
     """View name → uint8[n], `Status`: TRUNCATED where the row kept is newer than t and what was before it is gone."""
     columns: Callable[[], Columns]
     """Returns the columns in their declared types, int64 and bool with missing values as float64, strings as object."""
-
-
-class _Run(NamedTuple):
-    """Columns of one machine type of one view."""
-
-    view: int
-    group: Group
-    first: int
-    """Row of the first of them in the block of their type."""
-    last: int
 
 
 class _Batch(NamedTuple):
@@ -77,9 +67,10 @@ class RowDecoder:
         self._layouts = [row_layout(view) for view in views]
         if len({layout.tag for layout in self._layouts}) != len(views):
             raise DefinitionError("two row views have the same tag", field=entity.name, expected="rename one of them")
-        ttl = [min(view.ttl or FOREVER, FOREVER) for view in views]
+        ttl = [min(view.ttl or _FOREVER, _FOREVER) for view in views]
         self._ttl = np.array(ttl, np.uint64)[:, None]
-        self._plan = _Plan(self._layouts)
+        self._plan = RowPlan(self._layouts)
+        self._scan = compiled()  # loaded here, so that no request waits for it
         self._glance = Glance(self._layouts, min(ttl), cutoff=cutoff)
         present = np.zeros((len(views), 1), np.uint8)
         present.flags.writeable = False
@@ -146,7 +137,7 @@ class RowDecoder:
         offsets = np.array(list(accumulate(map(len, parts), initial=0)), np.int64)
         times = np.full((3, len(layouts), m), _NOWHEN, np.int64)
         bodies = np.zeros((m, plan.width), np.uint8)
-        if compiled()(data, offsets, plan.views, plan.moves, times, bodies) >= 0:
+        if self._scan(data, offsets, plan.views, plan.moves, times, bodies) >= 0:
             raise corrupt(self._entity)
         texts = {
             i: self._texts(len(layout.strings), parts, times[WHERE, i].tolist())
@@ -200,54 +191,7 @@ class RowDecoder:
         return columns
 
 
-class _Plan:
-    """Where the walk puts bodies: the columns of one machine type side by side, whatever their view."""
-
-    def __init__(self, layouts: Sequence[RowLayout]) -> None:
-        self.blocks: dict[str, tuple[int, int]] = {}
-        """Machine type → its bytes in a row."""
-        self.names: dict[str, list[str]] = {}
-        """Machine type → its features."""
-        self.nulls: dict[int, tuple[int, int]] = {}
-        """View → its null bits in a row."""
-        self.width = 0
-        """Bytes of a row."""
-        runs: list[_Run] = []
-        moves: list[list[tuple[int, int, int]]] = [[] for _ in layouts]
-        for kind in _KINDS:
-            begin, names = self.width, []
-            for i, layout in enumerate(layouts):
-                for group in layout.groups:
-                    if group.kind == kind:
-                        runs.append(_Run(i, group, len(names), len(names) + len(group.names)))
-                        names += group.names
-                        size = np.dtype(kind).itemsize * len(group.names)
-                        moves[i].append((group.offset, size, self.width))
-                        self.width += size
-            if names:
-                self.blocks[kind], self.names[kind] = (begin, self.width), names
-        for i, layout in enumerate(layouts):
-            size = layout.fixed - layout.nulls
-            if size:
-                self.nulls[i] = (self.width, self.width + size)
-                moves[i].append((layout.nulls, size, self.width))
-                self.width += size
-        self.runs = tuple(runs)
-        self.moves = np.array([move for own in moves for move in own], np.int64).reshape(-1, 3)
-        """Places in the body, bytes, places in the row."""
-        self.views = np.array(list(_described(layouts, [len(own) for own in moves])), np.int64)
-        """What `row_scan` needs to know of each view."""
-
-
-def _described(layouts: Sequence[RowLayout], moves: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Yield the views by tag."""
-    ends = np.cumsum(moves).tolist()
-    for i in sorted(range(len(layouts)), key=lambda i: layouts[i].tag):
-        layout = layouts[i]
-        yield layout.tag, i, layout.fixed, int(bool(layout.strings)), ends[i] - moves[i], ends[i]
-
-
-def _columns(run: _Run, batch: _Batch, position: Int64 | None, lost: _Bool | None) -> Columns:
+def _columns(run: Run, batch: _Batch, position: Int64 | None, lost: _Bool | None) -> Columns:
     """Return the columns of a run; `lost` are rows without a value."""
     group = run.group
     block = batch.blocks[group.kind][run.first : run.last]

@@ -1,7 +1,7 @@
 """A row of a row view, packed: its numbers at fixed positions, its strings apart.
 
-A body is [float64…][int64…][float32…][bool…][a null bit per int64 and bool]; a null float is NaN. The text of a view with
-strings is, per string, [a length, 4 bytes, −1: null][UTF-8].
+A body is [float64…][int64…][float32…][bool…][a null bit per int64 and bool]; a null float is NaN. The text of a view
+with strings is, per string, [a length, 4 bytes, −1: null][UTF-8].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headway.features.definitions import Entity, RowView
 
 TAG_BITS = 23
 KINDS = {"float64": "<f8", "int64": "<i8", "timestamp": "<i8", "float32": "<f4", "bool": "|u1"}
-_ORDER = ("<f8", "<i8", "<f4", "|u1")
+KIND_ORDER = ("<f8", "<i8", "<f4", "|u1")
 _NULLABLE = ("<i8", "|u1")
 _I4 = struct.Struct("<i")
 
@@ -82,7 +82,7 @@ def row_layout(view: RowView) -> RowLayout:
     """Return the compiled view."""
     groups: list[Group] = []
     offset = bits = 0
-    for kind in _ORDER:
+    for kind in KIND_ORDER:
         places = tuple(i for i, dtype in enumerate(view.dtypes) if KINDS.get(dtype) == kind)
         if places:
             names = tuple(view.features[place] for place in places)

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from headway.features.row_value import CLOSING, END, EVENT_SHIFT, ID_BYTES, ID_SHIFT, LONG, MAGIC, SEAL, TEXT, TIME_BYTES
+from headway.features.row_value import (
+    CLOSING,
+    END,
+    EVENT_SHIFT,
+    ID_BYTES,
+    ID_SHIFT,
+    LONG,
+    MAGIC,
+    SEAL,
+    TEXT,
+    TIME_BYTES,
+)
 
 EVENT, KNOWN, WHERE = 0, 1, 2
 """Planes of the times: event_time, known_time, position of the text in its value."""
@@ -35,7 +46,7 @@ def compiled() -> Callable[..., int]:
     return made
 
 
-def _scan(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0911, PLR0912, PLR0915  # compiled whole; its types are above
+def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915  # compiled whole; its types are above
     data, offsets, views, runs, times, bodies
 ):  # fmt: skip
     """Fill `times` and `bodies`; return −1, or the first key whose value is not ours.
@@ -127,14 +138,14 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0911, PLR0912, PLR0
                     else:
                         known = number if code == _WHOLE else event + number
                 at += ID_BYTES[identity]
-            size = 0
+            written = np.int64(0)
             if shape & TEXT != 0:
                 if text + 4 > end:
                     return key
                 for place in range(4):
-                    size |= np.int64(data[text + place]) << (8 * place)
+                    written |= np.int64(data[text + place]) << (8 * place)
                 text += 4
-                if text + size > end:
+                if text + written > end:
                     return key
             while view < len(views) and views[view, 0] < tags[slot]:
                 view += 1
@@ -148,7 +159,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: C901, PLR0911, PLR0912, PLR0
                     source, many, target = body + runs[run, 0], runs[run, 1], runs[run, 2]
                     bodies[key, target : target + many] = data[source : source + many]
             body += lengths[slot]
-            text += size
+            text += written
         if text != end:
             return key
     return -1

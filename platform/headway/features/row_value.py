@@ -1,11 +1,11 @@
 """The packed value of one key of one entity: the newest row of each of its row views.
 
-Layout, little-endian, everything by ascending tag: magic (1 byte), directory, ranks, bodies, texts, CRC-32 of all before
-it (4 bytes). The directory is [tag, 3 bytes]… [shape, 2 bytes][length of a body, 4 bytes where the shape says so] for
-each run of views of one shape; the highest bit of a tag says that the shape follows. A rank is
+Layout, little-endian, everything by ascending tag: magic (1 byte), directory, ranks, bodies, texts, CRC-32 of all that
+(4 bytes). The directory is [tag, 3 bytes]… [shape, 2 bytes][length of a body, 4 bytes where the shape says so] for each
+run of views of one shape; the highest bit of a tag says that the shape follows. A rank is
 [event_time − predecessor's, 0, 3 or 5 bytes, or event_time, 8][known_time − event_time, 0, 3 or 5, or known_time, 8]
-[id, 3, 4 or 8]; a view may have its predecessor's, as views of one source have. Bodies and
-texts are those of `row_codec`, a text with its length before it (4 bytes) and only of views with strings.
+[id, 3, 4 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are those of
+`row_codec`; a text, only of views with strings, has its length before it (4 bytes).
 
 All views of an entity share one value because a key costs the server more than a short row, and a read less. What tells
 the shape stands first, so that a reader compares one prefix and finds the bodies side by side.
