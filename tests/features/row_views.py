@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from headway.features.definitions import Entity, EventSource, RowView
 from headway.features.row_codec import Rank, Row, encode, row_layout
-from headway.features.row_value import LONG, replace
+from headway.features.row_scan import LONG
+from headway.features.row_value import replace
 
 CARD = Entity(name="card", key="card")
 DTYPES = ("float32", "string", "int64", "float64", "bool", "timestamp")

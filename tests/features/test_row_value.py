@@ -13,7 +13,8 @@ from headway.core.errors import CorruptState
 from headway.features.definitions import RowView
 from headway.features.row_batch import RowDecoder
 from headway.features.row_codec import Rank, Row, row_layout
-from headway.features.row_value import MAGIC, RESIDUE, replace, unpack
+from headway.features.row_scan import MAGIC
+from headway.features.row_value import RESIDUE, replace, unpack
 from tests.features.row_views import CARD, VALUES, a_row_view, packed, put, ranks, worlds
 
 World = tuple[list[RowView], list[list[tuple[Rank, list[Any]] | None]]]
@@ -98,7 +99,7 @@ def test_a_right_checksum_over_wrong_bytes_is_refused_or_read_but_never_fails(
     wrong = data.draw(
         st.sampled_from([head[:place], head[:place] + head[place + 1 :], head + b"\0", head[:1] + head])
         | st.binary(min_size=1, max_size=6).map(lambda new: head[:place] + new + head[place + len(new) :])
-        | st.binary(max_size=60).map(lambda new: MAGIC + new)
+        | st.binary(max_size=60).map(lambda new: bytes([MAGIC]) + new)
     )
     writer, one, many = refused(world[0], wrong + struct.pack("<I", zlib.crc32(wrong)))
     assert one == many
@@ -126,12 +127,12 @@ def test_views_share_a_value_and_leave_it_one_by_one() -> None:
     assert replace(None, CARD, row_layout(one).tag, None)[0] is None
 
 
-def test_five_views_of_ten_floats_of_one_source_take_235_bytes() -> None:
+def test_five_views_of_ten_floats_of_one_source_take_236_bytes() -> None:
     value = None
     for i in range(5):
         value = put(value, a_row_view(f"v{i}", *["float32"] * 10), (1_700_000_000_000_000,) * 2 + (1,), [1.0] * 10)
     assert value is not None
-    assert len(value) == 235
+    assert len(value) == 236
 
 
 def test_the_residue_is_that_of_any_whole_value() -> None:
@@ -141,8 +142,11 @@ def test_the_residue_is_that_of_any_whole_value() -> None:
 def test_foreign_and_cut_values_are_reported() -> None:
     view = a_row_view("v", "float32", "string")
     good = put(None, view, (1, 1, 1), [1.0, "abc"])
-    body = MAGIC + b"\0" * 9
-    sealed = [text + struct.pack("<I", zlib.crc32(text)) for text in (body, b"x" + good[1:-4], good[:-6], MAGIC + good)]
+    body = bytes([MAGIC]) + b"\0" * 9
+    sealed = [
+        text + struct.pack("<I", zlib.crc32(text))
+        for text in (body, b"x" + good[1:-4], good[:-6], bytes([MAGIC]) + good)
+    ]
     for wrong in (b"", b"x", good[:-1], good[:-1] + b"\0", *sealed):
         with pytest.raises(CorruptState, match="materialize"):
             RowDecoder(CARD, [view]).decode([wrong], None, np.array([5]))

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from headway.core.canonical import canonical, sha256
 from headway.core.types import Int64
 from headway.features.definitions import Entity, RowView
+from headway.features.row_scan import TAG_BITS
 
-TAG_BITS = 23
 KINDS = {"float64": "<f8", "int64": "<i8", "timestamp": "<i8", "float32": "<f4", "bool": "|u1"}
 KIND_ORDER = ("<f8", "<i8", "<f4", "|u1")
 _NULLABLE = ("<i8", "|u1")

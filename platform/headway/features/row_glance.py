@@ -14,7 +14,8 @@ import numpy as np
 
 from headway.core.types import Columns
 from headway.features.row_codec import RowLayout
-from headway.features.row_value import ID_BYTES, MAGIC, SEAL, TIME_BYTES, Slot, directory
+from headway.features.row_scan import ID_BYTES, MAGIC, SEAL, TIME_BYTES
+from headway.features.row_value import Slot, directory
 
 _DIRECTORIES = 64
 _WHOLE = len(TIME_BYTES) - 1
@@ -107,7 +108,7 @@ class Glance:
         tags = [slot.tag for slot in slots]
         own = [i for i, slot in enumerate(slots) if self._lengths.get(slot.tag) == slot.length]
         if (
-            value[:1] != MAGIC
+            value[0] != MAGIC
             or len(own) < len(self._lengths)
             or slots[0].id == 0
             or any(slot.text for slot in slots)

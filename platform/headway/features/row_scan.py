@@ -1,7 +1,8 @@
 """The walk over the packed values of a batch, compiled to machine code: times, bodies, and where the texts are.
 
 The values of a batch have many shapes, because times and ids take as few bytes as they need. A compiled loop does not
-care, and costs less than a checksum per value.
+care, and costs less than a checksum per value. The constants of the layout (`row_value`) stand here because numba's
+cache notices a change of this file only.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from headway.features.row_value import (
-    CLOSING,
-    END,
-    EVENT_SHIFT,
-    ID_BYTES,
-    ID_SHIFT,
-    LONG,
-    MAGIC,
-    SEAL,
-    TEXT,
-    TIME_BYTES,
-)
-
+TAG_BITS = 23
+MAGIC = 0xD2
+TIME_BYTES = (0, 3, 5, 8)
+"""Bytes of a time by its code in the shape; the last stands for itself, the others for a difference."""
+ID_BYTES = (0, 4, 6, 8)
+"""Bytes of the id by its code; 0: the rank is the predecessor's."""
+LONG = 0xFF
+"""A body of this length or more has its length in four bytes of its own."""
+TEXT, EVENT_SHIFT, KNOWN_SHIFT, ID_SHIFT, END = 0x100, 9, 11, 13, 0x8000
+"""Bits of a shape above the length: strings follow, three codes of two bits, last of the directory."""
+CLOSING = 1 << TAG_BITS
+"""The bit of a tag that says that the shape follows."""
+SEAL = 4
+"""Bytes of the checksum."""
 EVENT, KNOWN, WHERE = 0, 1, 2
 """Planes of the times: event_time, known_time, position of the text in its value."""
-_MAGIC = MAGIC[0]
 _WHOLE = len(TIME_BYTES) - 1
 
 
@@ -71,7 +72,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915  #
         end = offsets[key + 1] - SEAL
         if offsets[key + 1] == start:
             continue
-        if data[start] != _MAGIC:
+        if data[start] != MAGIC:
             return key
         at = start + 1
         count = 0

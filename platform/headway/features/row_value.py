@@ -4,7 +4,7 @@ Layout, little-endian, everything by ascending tag: magic (1 byte), directory, r
 (4 bytes). The directory is [tag, 3 bytes]… [shape, 2 bytes][length of a body, 4 bytes where the shape says so] for each
 run of views of one shape; the highest bit of a tag says that the shape follows. A rank is
 [event_time − predecessor's, 0, 3 or 5 bytes, or event_time, 8][known_time − event_time, 0, 3 or 5, or known_time, 8]
-[id, 3, 4 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are those of
+[id, 4, 6 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are those of
 `row_codec`; a text, only of views with strings, has its length before it (4 bytes).
 
 All views of an entity share one value because a key costs the server more than a short row, and a read less. What tells
@@ -21,24 +21,25 @@ from typing import NamedTuple
 
 from headway.core.errors import CorruptState
 from headway.features.definitions import Entity
-from headway.features.row_codec import TAG_BITS, Rank, Row
+from headway.features.row_codec import Rank, Row
+from headway.features.row_scan import (
+    CLOSING,
+    END,
+    EVENT_SHIFT,
+    ID_BYTES,
+    ID_SHIFT,
+    KNOWN_SHIFT,
+    LONG,
+    MAGIC,
+    SEAL,
+    TEXT,
+    TIME_BYTES,
+)  # fmt: skip
 
-MAGIC = b"\xd2"
 RESIDUE = 0x2144DF1C
 """CRC-32 of any bytes followed by their own CRC-32, little-endian: what is whole can be told without cutting it."""
-TIME_BYTES = (0, 3, 5, 8)
-"""Bytes of a time by its code in the shape; the last stands for itself, the others for a difference."""
-ID_BYTES = (0, 3, 4, 8)
-"""Bytes of the id by its code; 0: the rank is the predecessor's."""
-LONG = 0xFF
-"""A body of this length or more has its length in four bytes of its own."""
-TEXT, EVENT_SHIFT, KNOWN_SHIFT, ID_SHIFT, END = 0x100, 9, 11, 13, 0x8000
-"""Bits of a shape above the length: strings follow, three codes of two bits, last of the directory."""
-CLOSING = 1 << TAG_BITS
-"""The bit of a tag that says that the shape follows."""
-SEAL = 4
-"""Bytes of the checksum."""
 _WHOLE = len(TIME_BYTES) - 1
+_MAGIC = bytes([MAGIC])
 _U4 = struct.Struct("<I")
 
 
@@ -84,7 +85,7 @@ def directory(value: bytes) -> tuple[list[Slot], int]:
 
 def unpack(value: bytes, entity: Entity) -> dict[int, Row]:
     """Return the rows of a value by tag; CorruptState where it is not what `replace` wrote."""
-    if value[:1] != MAGIC or zlib.crc32(value) != RESIDUE:
+    if value[:1] != _MAGIC or zlib.crc32(value) != RESIDUE:
         raise corrupt(entity)
     try:
         slots, at = directory(value)
@@ -171,7 +172,7 @@ def _sealed(rows: Mapping[int, Row]) -> bytes:
         shapes.append((codes | TEXT * (text is not None), len(body)))
         stamps.append(stamp)
         before = rank
-    parts = [MAGIC]
+    parts = [_MAGIC]
     for i, tag in enumerate(tags):
         end = i + 1 == len(tags)
         if end or shapes[i] != shapes[i + 1]:
