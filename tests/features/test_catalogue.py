@@ -59,7 +59,7 @@ def test_feast_itself_reads_the_registry(tmp_path: Path, clock: ManualClock) -> 
 def test_a_view_keeps_its_entity_and_source(tmp_path: Path, clock: ManualClock) -> None:
     settings, audit = Settings(home=tmp_path), MemoryAudit(clock)
     apply([SERVICE], settings, WRITER, audit)
-    moved = dataclasses.replace(a_view(), entity=Entity(name="shop", key="shop", dtype="string"))
+    moved = dataclasses.replace(a_view(), entity=Entity(name="payment", key="payment"))
     with pytest.raises(DefinitionError, match=r"view activity\.entity"):
         apply([FeatureService(name="other", views=(moved,), request={})], settings, WRITER, audit)
     assert [entry.name for entry in applied(settings)] == ["both"]

@@ -16,7 +16,21 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError
 from headway.core.times import EVENT_TIME
 from headway.features.aggregates import Aggregate
+from headway.features.aliases import Aliasable, AliasedView, require_joins
+from headway.features.entities import Entity
 from headway.features.transformations import Transformation
+
+__all__ = [
+    "DTYPES",
+    "AliasedView",
+    "Entity",
+    "EventSource",
+    "FeatureService",
+    "Overflow",
+    "RowView",
+    "View",
+    "WindowView",
+]
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
 
@@ -28,18 +42,6 @@ class Overflow(StrEnum):
     """The oldest is forgotten; reads that would have needed it say `truncated`."""
     REJECT = "reject"
     """The write fails and names the key."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entity:
-    """Something decisions are about."""
-
-    name: str
-    key: str
-    """Column that identifies it."""
-    dtype: str = "int64"
-    """int64 | string."""
-    description: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class EventSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowView:
+class WindowView(Aliasable):
     """Aggregates of one source per entity, evaluated at the decision time from the key's own events (`exact`)."""
 
     name: str
@@ -93,6 +95,10 @@ class WindowView:
     without window keeps everything up to `max_events`."""
     owner: str = ""
     description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a key that the source lacks."""
+        _require_key(self)
 
     @cached_property
     def columns(self) -> tuple[tuple[str, int], ...]:
@@ -117,9 +123,7 @@ class WindowView:
         """Return the definition as builtin types."""
         return {
             "name": self.name,
-            "entity": self.entity.name,
-            "key": self.entity.key,
-            "dtype": self.entity.dtype,
+            **self.entity.describe(),
             "source": self.source.name,
             **({} if self.source.retracts is None else {"retracts": self.source.retracts}),
             "max_events": self.max_events,
@@ -130,7 +134,7 @@ class WindowView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowView:
+class RowView(Aliasable):
     """The newest row of a source per entity, as of the decision time: facts that are replaced, not summed up.
 
     Of the rows with event_time ≤ t (and known_time ≤ t where the cutoff is on) the one with the greatest event_time
@@ -150,6 +154,7 @@ class RowView:
 
     def __post_init__(self) -> None:
         """Refuse columns that the source lacks, and a lifetime that is none."""
+        _require_key(self)
         for column in self.columns:
             if column not in self.source.columns:
                 raise DefinitionError(
@@ -186,9 +191,7 @@ class RowView:
         return {
             "name": self.name,
             "kind": "row",
-            "entity": self.entity.name,
-            "key": self.entity.key,
-            "dtype": self.entity.dtype,
+            **self.entity.describe(),
             "source": self.source.name,
             "columns": dict(zip(self.columns, self.dtypes, strict=True)),
             "ttl": self.ttl,
@@ -198,12 +201,24 @@ class RowView:
 View = WindowView | RowView
 
 
+def _require_key(view: View) -> None:
+    """Refuse a view of a source that does not have the columns of its entity's key, in their types."""
+    for column, dtype in zip(view.entity.keys, view.entity.dtypes, strict=True):
+        if view.source.columns.get(column) != dtype:
+            raise DefinitionError(
+                f"the source {view.source.name!r} has no {dtype} column {column!r}, the key of {view.entity.name}",
+                field=f"{view.name}.entity",
+                expected="an entity whose key columns the source has, in their types",
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureService:
     """The features of one model, in order: the read plan, the training columns and the model input are this list."""
 
     name: str
-    views: tuple[View, ...]
+    views: tuple[View | AliasedView, ...]
+    """What is joined; a view may come again under aliases."""
     request: Mapping[str, str]
     """Columns that come with the request (without event_time), and their dtype."""
     transformations: tuple[Transformation, ...] = ()
@@ -212,7 +227,7 @@ class FeatureService:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse names that nothing produces and names produced twice."""
+        """Refuse names that nothing produces, names produced twice, and one name for two things."""
         produced = [*self.request, *(name for view in self.views for name in view.features)]
         for step in self.transformations:
             for name in step.inputs:
@@ -231,24 +246,42 @@ class FeatureService:
                 raise DefinitionError(f"unknown feature {name!r}", field=f"{self.name}.features")
         if not self.features:
             object.__setattr__(self, "features", tuple(produced))
+        require_joins(self.views, frozenset([EVENT_TIME, *produced]), field=f"{self.name}.views")
+
+    @property
+    def stored(self) -> tuple[View, ...]:
+        """The views whose state the service reads, each once: those joined, and those that aliases stand for."""
+        return tuple({view.name: view for view in (view.stored for view in self.views)}.values())
 
     @property
     def entities(self) -> tuple[Entity, ...]:
         """Entities in order of first use."""
-        return tuple(dict.fromkeys(view.entity for view in self.views))
+        return tuple(dict.fromkeys(view.entity for view in self.stored))
+
+    @property
+    def key_columns(self) -> dict[str, str]:
+        """Key column → dtype, in order of first use."""
+        return {
+            column: dtype
+            for view in self.views
+            for column, dtype in zip(view.keys, view.stored.entity.dtypes, strict=True)
+        }
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Key columns in order of first use."""
-        return tuple(entity.key for entity in self.entities)
+        return tuple(self.key_columns)
 
     def describe(self) -> dict[str, Any]:
         """Return the definition as builtin types: what is hashed and what the registry keeps."""
+        aliased = any(isinstance(view, AliasedView) for view in self.views)
+        joins = [{"name": view.name, "view": view.stored.name, "key": list(view.keys)} for view in self.views]
         return {
             "name": self.name,
             "request": dict(self.request),
             "features": list(self.features),
-            "views": [view.describe() for view in self.views],
+            "views": [view.describe() for view in self.stored],
+            **({"joins": joins} if aliased else {}),
             "transformations": [
                 {"name": step.name, "inputs": list(step.inputs), "outputs": dict(step.outputs), "source": step.source}
                 for step in self.transformations

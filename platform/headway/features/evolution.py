@@ -38,7 +38,7 @@ def versions(
 
 def view_of(described: Mapping[str, Any], source: EventSource) -> View:
     """Return the view that `describe` described."""
-    entity = Entity(name=described["entity"], key=described["key"], dtype=described["dtype"])
+    entity = Entity.of(described)
     if described.get("kind") == "row":
         return RowView(
             name=described["name"],

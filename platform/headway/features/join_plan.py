@@ -12,35 +12,38 @@ import pyarrow as pa
 from headway.core.types import Int64
 from headway.features.definitions import View
 from headway.features.join_runner import Runner
-from headway.features.join_work import Exchange, Range, Work
+from headway.features.join_work import Exchange, Range, Work, bucket_column
 from headway.features.lake import bucket_of
 from headway.features.reader import ReadPlan
 
 _READERS = 16
 
 
+def exchanged(view: View, plan: ReadPlan, runner: Runner) -> list[list[Any]]:
+    """Return the source's rows by bucket of the view's key; nothing where the lake has them so already."""
+    if view.source.bucket_by in view.entity.keys:
+        return []
+    groups = [plan.paths[first::_READERS] for first in range(min(_READERS, len(plan.paths)))] or [()]
+    return runner.exchange([Exchange(view=view, schema=plan.schema, paths=paths) for paths in groups])
+
+
 def cut(
     view: View,
     plan: ReadPlan,
-    row_keys: pa.Array,
+    parts: list[list[Any]],
+    row_keys: pa.Table,
     at: Int64,
     cutoff: bool,
-    runner: Runner,
     rows_per_task: int,
 ) -> Iterator[tuple[Int64, Work, list[Any]]]:
     """Yield (rows, work, exchanged parts) per bucket, and per span of time where a bucket has many label rows.
 
-    Rows without a key come with bucket −1 and no events.
+    Rows without a key come with bucket −1 and no events; `parts` are what `exchanged` returned for the view.
     """
-    source = view.source
     if len(at) == 0:
         return
-    own = source.bucket_by == view.entity.key
-    parts: list[list[Any]] = []
-    if not own:
-        groups = [plan.paths[first::_READERS] for first in range(min(_READERS, len(plan.paths)))] or [()]
-        parts = runner.exchange([Exchange(view=view, schema=plan.schema, paths=paths) for paths in groups])
-    bucket = bucket_of(row_keys, source.buckets)
+    own = not parts
+    bucket = bucket_of(row_keys[bucket_column(view)].combine_chunks(), view.source.buckets)
     order = np.argsort(bucket, kind="stable")
     present, starts = np.unique(bucket[order], return_index=True)
     for number, rows in zip(present.tolist(), np.split(order, starts[1:]), strict=True):

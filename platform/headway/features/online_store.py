@@ -241,7 +241,7 @@ def _bounds(view: WindowView, both: Events, new: Events) -> tuple[Int64, Int64]:
         full = np.flatnonzero(end - begin > view.max_events)
         if len(full):
             raise InvalidValue(
-                view.entity.key,
+                ", ".join(view.entity.keys),
                 f"{new.keys[full[0]]} has more than {view.max_events} events in {view.name}",
                 hint="raise max_events or drop the oldest",
             )
