@@ -8,7 +8,7 @@ through the caller. Row numbers put every value back at its row: N rows in, N ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ from headway.core.types import Int64, Principal
 from headway.features.arrow import ARROW_TYPES, numbers, times
 from headway.features.definitions import FeatureService, RowView, View
 from headway.features.join_plan import cut
-from headway.features.join_runner import Here, OnRay, Runner
-from headway.features.join_work import Work, key_of
+from headway.features.join_runner import Here, Job, OnRay, Runner
+from headway.features.join_work import key_of
 from headway.features.point_in_time import in_place
 from headway.features.reader import LakeReader, ReadPlan
 from headway.features.table_transform import load_service, pack_service, transformed
@@ -126,17 +126,17 @@ def _join(
     if taken:
         raise InvalidValue(sorted(taken)[0], "the spine already has a column of this name")
     columns[ROW_ID] = pa.array(np.arange(len(at), dtype=np.int64))
-    work: list[tuple[Work, list[Any]]] = []
-    places: dict[str, list[Int64]] = {view.name: [] for view in service.views}
+    jobs: list[Job] = []
+    places: list[list[Int64]] = []
     for view in service.views:
         row_keys = key_of(spine, view.entity.key, view.entity.dtype)
-        for rows, item, parts in cut(view, plans[view.source.table], row_keys, at, cutoff, runner, rows_per_task):
-            work.append((item, parts))
-            places[view.name].append(rows)
-    results = runner.evaluate(work)
-    for view in service.views:
-        found = [next(results) for _ in places[view.name]]
-        columns.update(_in_place(view, found, places[view.name], len(at)))
+        made = list(cut(view, plans[view.source.table], row_keys, at, cutoff, runner, rows_per_task))
+        places.append([rows for rows, _ in made])
+        jobs += [job for _, job in made]
+    results = runner.evaluate(jobs)
+    for view, rows in zip(service.views, places, strict=True):
+        found = [next(results) for _ in rows]
+        columns.update(_in_place(view, found, rows, len(at)))
     return pa.table(columns)
 
 
