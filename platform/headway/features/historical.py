@@ -8,7 +8,7 @@ through the caller. Row numbers put every value back at its row: N rows in, N ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ from headway.core.types import Int64, Principal
 from headway.features.arrow import ARROW_TYPES, numbers, times
 from headway.features.definitions import AliasedView, FeatureService, RowView, View
 from headway.features.join_plan import cut, exchanged
-from headway.features.join_runner import Here, OnRay, Runner
-from headway.features.join_work import Work, key_table
+from headway.features.join_runner import Here, Job, OnRay, Runner
+from headway.features.join_work import key_table
 from headway.features.point_in_time import in_place
 from headway.features.reader import LakeReader, ReadPlan
 from headway.features.table_transform import load_service, pack_service, transformed
@@ -126,20 +126,19 @@ def _join(
     if taken:
         raise InvalidValue(sorted(taken)[0], "the spine already has a column of this name")
     columns[ROW_ID] = pa.array(np.arange(len(at), dtype=np.int64))
-    work: list[tuple[Work, list[Any]]] = []
-    places: dict[str, list[Int64]] = {view.name: [] for view in service.views}
-    whole = {view.name: exchanged(view, plans[view.source.table], runner) for view in service.stored if len(at)}
+    jobs: list[Job] = []
+    places: list[list[Int64]] = []
+    ready = {view.name: exchanged(view, plans[view.source.table], runner) for view in service.stored if len(at)}
     for view in service.views:
         stored = view.stored
-        row_keys = key_table(spine, view.keys, stored.entity)
-        plan, ready = plans[stored.source.table], whole.get(stored.name, [])
-        for rows, item, parts in cut(stored, plan, ready, row_keys, at, cutoff, rows_per_task):
-            work.append((item, parts))
-            places[view.name].append(rows)
-    results = runner.evaluate(work)
-    for view in service.views:
-        found = [next(results) for _ in places[view.name]]
-        columns.update(_in_place(view, found, places[view.name], len(at)))
+        row_keys, parts = key_table(spine, view.keys, stored.entity), ready.get(stored.name, [])
+        made = list(cut(stored, plans[stored.source.table], parts, row_keys, at, cutoff, runner, rows_per_task))
+        places.append([rows for rows, _ in made])
+        jobs += [job for _, job in made]
+    results = runner.evaluate(jobs)
+    for view, rows in zip(service.views, places, strict=True):
+        found = [next(results) for _ in rows]
+        columns.update(_in_place(view, found, rows, len(at)))
     return pa.table(columns)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.types import Int64
-from headway.features.definitions import View
-from headway.features.join_runner import Runner
-from headway.features.join_work import Exchange, Range, Work, bucket_column
+from headway.features.definitions import RowView, View
+from headway.features.join_runner import Job, Runner
+from headway.features.join_work import Exchange, Work, bucket_column
 from headway.features.lake import bucket_of
+from headway.features.pieces import Span
 from headway.features.reader import ReadPlan
 
 _READERS = 16
+_EARLIEST = -(2**62)
 
 
 def exchanged(view: View, plan: ReadPlan, runner: Runner) -> list[list[Any]]:
@@ -24,7 +26,8 @@ def exchanged(view: View, plan: ReadPlan, runner: Runner) -> list[list[Any]]:
     if view.source.bucket_by in view.entity.keys:
         return []
     groups = [plan.paths[first::_READERS] for first in range(min(_READERS, len(plan.paths)))] or [()]
-    return runner.exchange([Exchange(view=view, schema=plan.schema, paths=paths) for paths in groups])
+    items = [Exchange(view=view, schema=plan.schema, paths=paths) for paths in groups]
+    return runner.exchange(items, view.source.buckets)
 
 
 def cut(
@@ -34,9 +37,10 @@ def cut(
     row_keys: pa.Table,
     at: Int64,
     cutoff: bool,
+    runner: Runner,
     rows_per_task: int,
-) -> Iterator[tuple[Int64, Work, list[Any]]]:
-    """Yield (rows, work, exchanged parts) per bucket, and per span of time where a bucket has many label rows.
+) -> Iterator[tuple[Int64, Job]]:
+    """Yield (rows, job) per bucket, and per span of time where a bucket has many label rows.
 
     Rows without a key come with bucket −1 and no events; `parts` are what `exchanged` returned for the view.
     """
@@ -54,23 +58,42 @@ def cut(
             keys=row_keys.take(pa.array(rows)),
             at=at[rows],
             cutoff=cutoff,
-            event_time=None,
+            span=None,
         )
         theirs = [] if own or number < 0 else parts[number]
         if len(rows) <= rows_per_task:
-            yield rows, whole, theirs
+            yield rows, Job(work=whole, parts=theirs)
             continue
-        for span in np.array_split(np.argsort(whole.at, kind="stable"), -(-len(rows) // rows_per_task)):
-            some = whole.at[span]
-            keys = whole.keys.take(pa.array(span))
-            yield rows[span], replace(whole, keys=keys, at=some, event_time=_needed(view, some)), theirs
+        for some, job in _by_time(whole, theirs, runner, rows_per_task):
+            yield rows[some], job
 
 
-def _needed(view: View, at: Int64) -> Range:
-    """Return the event times that label rows of these times may need.
+def _by_time(whole: Work, parts: Sequence[Any], runner: Runner, rows_per_task: int) -> Iterator[tuple[Int64, Job]]:
+    """Cut a bucket into spans of time with equally many label rows.
 
-    A RowView that never expires needs each key's last row before the first of them, however old: no lower bound.
-    A redelivered event is taken to have the event_time of its first delivery.
+    A span of a WindowView reads its horizon before the first label row. One of a RowView reads only what counts since
+    then, and gets the last row of each key from every span before, however old it is.
     """
-    low = -(2**62) if view.horizon is None else int(at.min()) - view.horizon
-    return low, int(at.max()) + 1
+    spans = np.array_split(np.argsort(whole.at, kind="stable"), -(-len(whole.at) // rows_per_task))
+    carried: list[Any] = []
+    begin = _EARLIEST
+    for position, rows in enumerate(spans):
+        at, keys = whole.at[rows], whole.keys.take(pa.array(rows))
+        first, end = int(at.min()), int(at.max()) + 1
+        if not isinstance(whole.view, RowView):
+            horizon = whole.view.horizon
+            span = Span(begin=_EARLIEST if horizon is None else first - horizon, end=end)
+            yield rows, Job(work=replace(whole, keys=keys, at=at, span=span), parts=parts)
+            continue
+        if first > begin and position > 0:
+            later = _distinct(whole.keys.take(pa.array(np.concatenate(spans[position:]))))
+            before = Span(begin=begin, end=first, known=whole.cutoff)
+            last = replace(whole, keys=later, at=np.full(len(later), first - 1), span=before)
+            carried = [*carried, runner.last(last, parts)]
+            begin = first
+        span = Span(begin=begin, end=end, known=whole.cutoff)
+        yield rows, Job(work=replace(whole, keys=keys, at=at, span=span), parts=parts, carried=carried)
+
+
+def _distinct(keys: pa.Table) -> pa.Table:
+    return keys.group_by(keys.column_names, use_threads=False).aggregate([])

@@ -128,7 +128,7 @@ class OnlineReader:
             made, states = plan.decode(values, position, at)
             status.update(zip(part.views, states, strict=True))
         else:
-            events, _ = codec.unpack(plan.view, values)
+            events, _ = codec.unpack(plan.view, values, plan.layout)
             row_key = np.arange(len(values)) if position is None else position
             found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
             made = found.columns

@@ -37,7 +37,7 @@ class RowColumns:
 class KeyIndex:
     """The distinct keys of label rows, numbered 0 … m − 1; composite keys are compared part by part, never as text."""
 
-    def __init__(self, columns: Sequence[pa.ChunkedArray | pa.Array]) -> None:
+    def __init__(self, columns: Sequence[pa.ChunkedArray]) -> None:
         """Number the keys of label rows; a key with a null part is none, and without columns all rows have one key."""
         self._parts: list[pa.Array] = []
         self._pairs: list[pa.Array] = []
@@ -107,14 +107,30 @@ def view_columns(
 
 
 def row_columns(
-    view: RowView, pieces: Sequence[Piece], keys: Sequence[pa.Array], at: Int64, *, cutoff: bool = True
+    view: RowView, pieces: Sequence[Piece], keys: pa.Table, at: Int64, *, cutoff: bool = True
 ) -> RowColumns:
-    """Evaluate a RowView for label rows in any order; keys, one array per key column, may repeat, be unknown, or null.
+    """Evaluate a RowView for label rows in any order; keys (its entity's key columns) may repeat, be unknown, or null.
 
     Keys and times of all pieces are read first, the view's columns afterwards and only where rows won, so that memory
     follows the label rows and the largest piece, not the source.
     """
-    index = KeyIndex(keys)
+    found, offsets = _walk(view, pieces, keys, at, cutoff=cutoff, ttl=view.ttl)
+    return RowColumns(table=gather(view.columns, pieces, found.row, offsets), status=found.status)
+
+
+def newest_rows(
+    view: RowView, pieces: Sequence[Piece], keys: pa.Table, at: Int64, columns: Sequence[str], *, cutoff: bool = True
+) -> pa.Table:
+    """Return the source rows that a RowView's label rows rest on, however old, without label rows that have none."""
+    found, offsets = _walk(view, pieces, keys, at, cutoff=cutoff, ttl=None)
+    return gather(columns, pieces, found.row[found.row >= 0], offsets)
+
+
+def _walk(
+    view: RowView, pieces: Sequence[Piece], keys: pa.Table, at: Int64, *, cutoff: bool, ttl: int | None
+) -> tuple[Found, list[int]]:
+    """Return the newest source row of each label row, and the number of the first row of each piece, and of all."""
+    index = KeyIndex.of(keys)
     labels = group(index.labels(len(at)), at, len(index))
     textual = view.source.columns[view.source.id] == "string"
 
@@ -132,12 +148,12 @@ def row_columns(
                 first=offsets[-1],
             )
             offsets.append(offsets[-1] + table.num_rows)
-        return asof.found(view.ttl), offsets, ties
+        return asof.found(ttl), offsets, ties
 
     found, offsets, ties = walk(with_ids=not textual)
     if textual and ties:  # identities of text are dear, and decide only between ties
         found, offsets, _ = walk(with_ids=True)
-    return RowColumns(table=gather(view.columns, pieces, found.row, offsets), status=found.status)
+    return found, offsets
 
 
 def gather(columns: Sequence[str], pieces: Sequence[Piece], row: Int64, offsets: Sequence[int]) -> pa.Table:
