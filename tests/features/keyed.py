@@ -41,6 +41,7 @@ def service_of(bucket_by: str) -> FeatureService:
     user = Entity(name="user", key="user", dtype="string")
     aggregates = (*count("40us"), *total("amount", "90us"), *last("amount", "90us"))
     at_place = WindowView(name="at_place", entity=place, source=source, aggregates=aggregates, max_events=100)
+    tiled = WindowView(name="tiled", entity=place, source=source, aggregates=aggregates, hop="1us")
     facts = RowView(name="facts", entity=place, source=source, columns=("amount", "visit"), ttl=TTL)
     ever = WindowView(name="by_user", entity=user, source=source, aggregates=aggregates, max_events=100)
     person = RowView(name="person", entity=user, source=source, columns=("amount",))
@@ -50,6 +51,8 @@ def service_of(bucket_by: str) -> FeatureService:
             at_place,
             ever,
             facts,
+            tiled,
+            tiled.aliased("home_tiled", key={"shop": "home_shop"}),
             at_place.aliased("home", key={"shop": "home_shop"}),
             facts.aliased("home_facts", key={"shop": "home_shop"}),
             facts.aliased("payee", key={"user": "payee", "shop": "home_shop"}),

@@ -36,6 +36,7 @@ from tests.features.keyed import PARTS, Visit, expected, service_of, visits, vis
 from tests.features.oracle import CARD, SOURCE, a_view
 
 SERVICE = service_of("user")
+STORED = ["at_place", "by_user", "facts", "tiled", "person"]
 BUCKETS = ("user", "shop", "visit")
 """The source is bucketed by the first column of the key, by the second, and by neither."""
 keys = st.one_of(st.none(), st.sampled_from(PARTS))
@@ -163,16 +164,16 @@ def test_an_alias_stores_nothing_and_has_the_watermark_of_its_view(
 ) -> None:
     store, client = OnlineStore(online_url), redis.Redis.from_url(online_url)
     reports = materialize(SERVICE.stored, readers["user"], store, analyst, "testing", known_by=150)
-    assert list(reports) == ["at_place", "by_user", "facts", "person"]
+    assert list(reports) == STORED
     prefixes = {
         name.split(b":")[1] + b":" + name.split(b":")[2].split(b"@")[0] for name in client.scan_iter("headway:*")
     }
     assert prefixes == {
-        *(b"f:at_place", b"f:by_user", b"r:place", b"r:user"),
-        *(b"w:at_place", b"w:by_user", b"w:facts", b"w:person"),
+        *(b"f:at_place", b"f:by_user", b"f:tiled", b"r:place", b"r:user"),
+        *(f"w:{name}".encode() for name in STORED),
     }
     found = read(online_url, [{"user": "1", "shop": "1", "home_shop": "1", "payee": "1", "event_time": 150}])
-    assert found.watermark == dict.fromkeys(("at_place", "by_user", "facts", "person"), 150)
+    assert found.watermark == dict.fromkeys(STORED, 150)
     for ours, other in (("at_place", "home"), ("facts", "home_facts"), ("facts", "payee"), ("by_user", "payees")):
         for name in [name for name in found.columns if name.startswith(f"{ours}__")]:
             alias = other + name.removeprefix(ours)
@@ -219,14 +220,20 @@ def test_a_key_column_of_an_alias_is_named_where_it_is_missing(
 
 def test_a_service_names_its_columns_once() -> None:
     assert SERVICE.keys == ("user", "shop", "home_shop", "payee")
-    assert [view.name for view in SERVICE.stored] == ["at_place", "by_user", "facts", "person"]
+    assert [view.name for view in SERVICE.stored] == STORED
     assert [entity.name for entity in SERVICE.entities] == ["place", "user"]
     described = json.loads(canonical(SERVICE.describe()))
-    assert [view["name"] for view in described["views"]] == ["at_place", "by_user", "facts", "person"]
-    assert described["joins"][3] == {"name": "home", "view": "at_place", "key": ["user", "home_shop"]}
+    assert [view["name"] for view in described["views"]] == STORED
+    assert {"name": "home", "view": "at_place", "key": ["user", "home_shop"]} in described["joins"]
     assert "joins" not in FeatureService(name="s", views=(a_view(),), request={}).describe()
-    direct = dataclasses.replace(SERVICE, views=(*SERVICE.views[:5], SERVICE.views[6]), features=())
-    assert direct.sha256() != SERVICE.sha256()
+    wanted = ("home__count_40us",)
+    alone, beside = (
+        FeatureService(name="s", views=views, request={}, features=wanted)
+        for views in ((SERVICE.views[5],), (SERVICE.views[0], SERVICE.views[5]))
+    )
+    assert (alone.keys, beside.keys) == (("user", "home_shop"), ("user", "shop", "home_shop"))
+    assert alone.describe()["views"] == beside.describe()["views"]
+    assert alone.sha256() != beside.sha256()
 
 
 def test_views_of_composite_keys_come_back_from_their_description() -> None:
