@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headway.core.errors import InvalidValue
 from headway.features import codec, merging
 from headway.features.arrow import events_of
-from headway.features.definitions import WindowView
+from headway.features.definitions import FeatureService, WindowView
 from headway.features.events import KNOWN, NEVER, Events
+from headway.features.online_store import OnlineStore
 from headway.features.windows import Status, window_columns
 from tests.features.oracle import Event, a_view, endless_view, feature
-from tests.features.test_online import table
+from tests.features.test_online import read, table
 from tests.features.test_retraction import SOURCE as RETRACTING
 from tests.features.test_retraction import rows_of
 from tests.features.test_retraction import table as table_of
@@ -156,3 +159,58 @@ def test_the_window_of_a_tiled_key_moves_on_between_events() -> None:
     assert store.agrees(history, 198) < len(range(0, 200, 9)) * 4
     for later in (199, 204, 216, 239, 240, 300):
         store.agrees(history, later)
+
+
+def test_late_events_take_their_key_from_the_lake(online_url: str) -> None:
+    view = a_view(max_events=None, hop="10us")
+    history = [Event(key, t, t, t, 5) for t in range(100) for key in (1, 2)]
+    late = [Event(1, 75, 101, 500, 900), *history[140:144]]  # one that is new, and some that were there
+    asked: list[list[int]] = []
+
+    def lake(_: WindowView, keys: np.ndarray[tuple[int], np.dtype[np.generic]]) -> pa.Table:
+        asked.append(keys.tolist())
+        return table([e for e in [*history, *late] if e.key in keys])
+
+    store = OnlineStore(online_url, history=lake)
+    store.write(view, table(history))
+    assert store.write(view, table([*late, Event(3, 101, 101, 501, 1)])).rebuilt == 2
+    assert asked == [[1, 2]]
+    store.close()
+    service = FeatureService(name="s", views=(view,), request={})
+    at = [(key, t) for key in (1, 2, 3) for t in (101, 110)]
+    found = read(service, online_url, [key for key, _ in at], [t for _, t in at])
+    everything = [*history, late[0], Event(3, 101, 101, 501, 1)]
+    for name, a in zip(view.features, view.aggregates, strict=True):
+        expected = np.array([feature(view, a, everything, key, t, True) for key, t in at], np.float32)
+        assert found.columns[name].tobytes() == expected.tobytes(), name
+
+
+def test_without_a_lake_late_events_are_refused(online_url: str) -> None:
+    view = a_view(max_events=None, hop="10us")
+    store = OnlineStore(online_url)
+    store.write(view, table([Event(1, t, t, t, 5) for t in range(100)]))
+    with pytest.raises(InvalidValue, match="materialize"):
+        store.write(view, table([Event(1, 75, 101, 500, 900)]))
+    store.close()
+
+
+def test_another_writer_between_is_not_overwritten(online_url: str) -> None:
+    view = a_view(max_events=None, hop="10us")
+    history = [Event(1, t, t, t, 5) for t in range(100)]
+    late, other = Event(1, 75, 101, 500, 900), Event(1, 102, 102, 501, 7)
+    known = [*history, late]
+
+    def lake(_: WindowView, __: object) -> pa.Table:
+        found = table(known)
+        if other not in known:  # while this writer reads, another one writes
+            known.append(other)
+            OnlineStore(online_url).write(view, table([other]))
+        return found
+
+    store = OnlineStore(online_url, history=lake)
+    store.write(view, table(history))
+    report = store.write(view, table([late]))
+    assert (report.rebuilt, report.retries) == (1, 1)
+    found = read(FeatureService(name="s", views=(view,), request={}), online_url, [1], [102])
+    assert found.columns["activity__count_10us"].tolist() == [10.0]
+    store.close()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.core.errors import InvalidValue
-from headway.features.aggregates import distinct, std
+from headway.core.errors import DefinitionError, InvalidValue
+from headway.core.times import parse_duration
+from headway.features.aggregates import count, distinct, std
 from headway.features.definitions import WindowView
 from headway.features.events import VALUES, make_records
 from headway.features.tiles import SKETCH, mixed, tile_layout, tiled
@@ -211,3 +212,19 @@ def test_a_key_that_forgot_everything_is_not_missing() -> None:
         Status.EXPIRED,
         Status.MISSING,
     ]
+
+
+def test_a_view_declares_one_kind_of_window() -> None:
+    with pytest.raises(DefinitionError, match=r"activity\.hop"):
+        a_view(max_events=5, hop="1us")
+    with pytest.raises(DefinitionError, match="at most 10us"):
+        a_view(max_events=None, hop="11us")
+    with pytest.raises(DefinitionError, match=r"activity\.max_events"):
+        a_view(max_events=0)
+    assert a_view().step == 0
+
+
+@pytest.mark.parametrize(("window", "hop"), [("7d", "6h"), ("1d", "1h"), ("90d", "1d"), ("60s", "1s"), ("10us", "1us")])
+def test_a_hop_that_is_not_declared_is_a_twentieth_of_the_shortest_window(window: str, hop: str) -> None:
+    view = dataclasses.replace(a_view(None), aggregates=count(window, "365d"))
+    assert view.step == parse_duration(hop)

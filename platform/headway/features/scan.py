@@ -9,7 +9,7 @@ is a run of bands. A view of hop tiles adds whole tiles to the bands where it ca
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ _N, _SUM, _MIN, _MAX, _HIGH, _LOW, _NEWEST, _SKETCHED = range(8)
 _HIGHEST = np.iinfo(np.int64).max
 _DAY = float(DAY)
 _KMV = tile.SKETCH
+_HALF = (1 << 31) - 1
 _LOWER = (1 << 62) - 1
 """A sum of squares is kept as high × 2⁶² + low, so that it is exact and no order of adding matters."""
 
@@ -44,8 +45,49 @@ def compiled() -> Callable[..., None]:
     plan = (read(i8, 1), i8, numba.boolean, i8, read(i8, 2), read(i8, 2), read(f8, 1), i8)
     out = (numba.types.Array(numba.float32, 2, "C"), numba.types.Array(numba.uint8, 1, "C"))
     signature = numba.void(*events, *tiles, *rows, *plan, *out)
-    made: Callable[..., None] = numba.njit(signature, cache=True, nogil=True)(_scan)
+    jit = partial(numba.njit, cache=True, nogil=True)
+    globals().update(_spread=jit(_spread), _different=jit(_different))  # `_scan` calls the compiled ones
+    made: Callable[..., None] = jit(signature)(_scan)
     return made
+
+
+def _spread(amount: Any, some: Any, high: Any, low: Any) -> Any:
+    """Return the population standard deviation of `some` integers from their sum and the sums of their squares.
+
+    Σ(x − m)² = Σx² − m (Σx + r), where Σx = some × m + r; all of it in integers, so that nothing cancels.
+    """
+    mean = abs(amount) // some
+    rest = abs(amount) - some * mean
+    both = abs(amount) + rest
+    middle = (mean >> 31) * (both & _HALF) + (mean & _HALF) * (both >> 31)
+    product = (mean & _HALF) * (both & _HALF)
+    upper = -((mean >> 31) * (both >> 31) + (middle >> 31) + (product >> 62))
+    lower = (product & _LOWER) + ((middle & _HALF) << 31)
+    upper -= lower >> 62
+    lower = -(lower & _LOWER)
+    for band in range(len(high)):
+        upper += high[band]
+        lower += low[band]
+        if lower > _LOWER:
+            upper += 1
+            lower -= _LOWER + 1
+    if lower < 0:
+        upper -= 1
+        lower += _LOWER + 1
+    squares = (upper * 2.0**62 + lower) / some - (rest / some) * (rest / some)
+    return np.sqrt(max(squares, 0.0))
+
+
+def _different(values: Any, hashed: Any) -> Any:
+    """Return how many values differ: counted, or estimated from the `_KMV` smallest where they are hashes."""
+    values.sort()
+    count = 0
+    for position in range(len(values)):
+        if position == 0 or values[position] != values[position - 1]:
+            count += 1
+            if hashed and count == _KMV:  # they lie evenly in 2⁶⁴
+                return (_KMV - 1) / (values[position] / 2.0**64 + 0.5)
+    return float(count)
 
 
 def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled whole; its types are above
@@ -217,7 +259,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                     least[column, band] = min(least[column, band], value)
                     most[column, band] = max(most[column, band], value)
                     if squared[column]:
-                        upper, lower = abs(value) >> 31, abs(value) & 0x7FFFFFFF
+                        upper, lower = abs(value) >> 31, abs(value) & _HALF
                         middle = upper * lower
                         amount = lower * lower + ((middle & 0x3FFFFFFF) << 32)
                         high[column, band] += upper * upper + (middle >> 30) + (amount >> 62)
@@ -276,27 +318,9 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                     result = amount / scales[feature]
                 elif some > 0 and statistic == MEAN:
                     result = amount / some / scales[feature]
-                elif some > 0:  # Σ(x − m)² = Σx² − m (Σx + r) with Σx = some × m + r
-                    mean = abs(amount) // some
-                    rest = abs(amount) - some * mean
-                    both = abs(amount) + rest
-                    middle = (mean >> 31) * (both & 0x7FFFFFFF) + (mean & 0x7FFFFFFF) * (both >> 31)
-                    lower = (mean & 0x7FFFFFFF) * (both & 0x7FFFFFFF)
-                    upper = (mean >> 31) * (both >> 31) + (middle >> 31) + (lower >> 62)
-                    lower = (lower & _LOWER) + ((middle & 0x7FFFFFFF) << 31)
-                    upper = -upper - (lower >> 62)
-                    lower = -(lower & _LOWER)
-                    for band in range(first, last + 1):
-                        upper += high[column, band]
-                        lower += low[column, band]
-                        if lower > _LOWER:
-                            upper += 1
-                            lower -= _LOWER + 1
-                    if lower < 0:
-                        upper -= 1
-                        lower += _LOWER + 1
-                    squares = (upper * 4611686018427387904.0 + lower) / some - (rest / some) * (rest / some)
-                    result = np.sqrt(max(squares, 0.0)) / scales[feature]
+                elif some > 0:
+                    result = _spread(amount, some, high[column, first : last + 1], low[column, first : last + 1])
+                    result /= scales[feature]
             elif statistic == DISTINCT:
                 which = features[feature, 4]
                 some = 0
@@ -319,16 +343,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0915  # compiled
                         for position in range(sketch_at[begin], sketch_at[begin + 1]):
                             values[some] = sketches[position]
                             some += 1
-                values = values[:some]
-                values.sort()
-                result = 0.0
-                for position in range(some):
-                    if position == 0 or values[position] != values[position - 1]:
-                        result += 1.0
-                        if which >= 0 and result == _KMV:  # the values lie evenly in 2⁶⁴
-                            share = (values[position] / 2.0 + 4611686018427387904.0) / 9223372036854775808.0
-                            result = (_KMV - 1) / share
-                            break
+                result = _different(values[:some], which >= 0)
             elif statistic == MIN:
                 extreme = _HIGHEST
                 for band in range(first, last + 1):
