@@ -427,41 +427,6 @@ def test_the_class_is_found_without_importing_feast_for_replicas() -> None:
     assert found.stdout.strip() == "False"
 
 
-def test_the_command_line_of_a_stock_repository(tmp_path: Path, online_url: str) -> None:
-    rows([(7, 60, 60, 4.0)]).to_parquet(tmp_path / "drivers.parquet")
-    (tmp_path / "feature_store.yaml").write_text(
-        "project: cli\nprovider: local\nregistry: registry.db\nentity_key_serialization_version: 3\n"
-        f"online_store:\n  type: {TYPE}\n  connection_string: {online_url}\n"
-    )
-    (tmp_path / "definitions.py").write_text(
-        "from datetime import timedelta\n"
-        "from feast import Entity, FeatureView, Field, FileSource, ValueType\n"
-        "from feast.types import Float32, Int64\n"
-        "driver = Entity(name='driver', join_keys=['driver'], value_type=ValueType.INT64)\n"
-        "source = FileSource(path='drivers.parquet', timestamp_field='event_timestamp',"
-        " created_timestamp_column='created')\n"
-        "view = FeatureView(name='drivers', entities=[driver], ttl=timedelta(days=1), source=source,\n"
-        "                   schema=[Field(name='trips', dtype=Int64), Field(name='rating', dtype=Float32)])\n"
-    )
-
-    def feast(*arguments: str) -> str:
-        command = [str(Path(sys.executable).with_name("feast")), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    client = redis.Redis.from_url(online_url)
-    feast("apply")
-    feast("materialize", (NOW - timedelta(hours=1)).isoformat(), (NOW + timedelta(hours=1)).isoformat())
-    assert len(client.keys("headway:o:cli:drivers:*")) == 1
-    told = feast("get-online-features", "-e", "driver=7", "-f", "drivers:rating", "-f", "drivers:trips")
-    assert "4.0" in told
-    assert "70" in told
-    feast("teardown")
-    assert client.keys("headway:?:cli:*") == []
-    client.close()
-
-
 def a_key(name: str, value: int) -> Any:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
