@@ -136,7 +136,7 @@ def test_a_task_of_a_hot_key_reads_its_span_and_one_row_of_each_key(
     at = rng.integers(0, 3_000, n)
     plan = reader.plan(LIMITS, analyst, "testing")
     runner, labels = Counting(), 0
-    for rows, job in cut(FOREVER, plan, pa.array(keys), at, cutoff, runner, rows_per_task):
+    for rows, job in cut(FOREVER, plan, [], pa.table({"card": keys}), at, cutoff, runner, rows_per_task):
         runner.count(job)
         labels += len(rows)
         assert len(rows) <= rows_per_task
