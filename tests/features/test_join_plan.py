@@ -87,7 +87,7 @@ def test_cut_by_time_or_whole_is_the_same(
         view=view,
         schema=table.schema,
         paths=(),
-        keys=pa.array([key for key, _ in labels], pa.int64()),
+        keys=pa.table({"card": pa.array([key for key, _ in labels], pa.int64())}),
         at=np.array([at for _, at in labels], np.int64),
         cutoff=cutoff,
         span=None,
