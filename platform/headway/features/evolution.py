@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from headway.core.canonical import canonical
+from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError
+from headway.core.times import format_duration
 from headway.features.aggregates import Aggregate, Statistic
 from headway.features.definitions import Entity, EventSource, Overflow, RowView, View, WindowView
 
@@ -36,9 +37,14 @@ def versions(
     return tuple(found)
 
 
+def version_name(view: View) -> str:
+    """Return `<name>@<hash>`, which tells the versions of one view apart."""
+    return f"{view.name}@{sha256(canonical(view.describe()))[:8]}"
+
+
 def view_of(described: Mapping[str, Any], source: EventSource) -> View:
     """Return the view that `describe` described."""
-    entity = Entity(name=described["entity"], key=described["key"], dtype=described["dtype"])
+    entity = Entity.of(described)
     if described.get("kind") == "row":
         return RowView(
             name=described["name"],
@@ -62,8 +68,9 @@ def view_of(described: Mapping[str, Any], source: EventSource) -> View:
         entity=entity,
         source=source,
         aggregates=tuple(aggregates),
-        max_events=described["max_events"],
-        overflow=Overflow(described["overflow"]),
+        hop=None if "hop" not in described else format_duration(described["hop"]),
+        max_events=described.get("max_events"),
+        overflow=Overflow(described.get("overflow", Overflow.DROP_OLDEST)),
         retention=described["retention"],
     )
 

@@ -5,8 +5,9 @@ The read plan is compiled once per service; distinct keys are fetched once, howe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from headway.core.errors import InvalidValue
 from headway.core.types import Columns, Int64
 from headway.features import codec
-from headway.features.definitions import Entity, FeatureService, RowView, WindowView
+from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
+from headway.features.entities import key_text
 from headway.features.link import RedisLink
 from headway.features.row_batch import RowDecoder, Rows
 from headway.features.row_codec import row_prefix
@@ -52,10 +54,14 @@ class OnlineRows(msgspec.Struct, kw_only=True):
 class _Part:
     """What one key of an entity is fetched for."""
 
-    entity: int
-    """Position among the service's entities."""
+    key: int
+    """Position among the service's keys."""
     prefix: bytes
     plan: ViewPlan | RowDecoder
+    views: tuple[str, ...]
+    """The views, or aliases, that read it."""
+    renamed: Mapping[str, str]
+    """Feature → its name where an alias reads it; empty: none does."""
     _heads: dict[int, bytes] = field(default_factory=dict)
 
     def bulks(self, names: Sequence[bytes]) -> list[bytes]:
@@ -74,42 +80,43 @@ class OnlineReader:
     def __init__(self, service: FeatureService, url: str, *, timeout_s: float = 0.5, cutoff: bool = True) -> None:
         self._link = RedisLink(url, timeout_s=timeout_s)
         self._cutoff = cutoff
-        self._entities = service.entities
-        self._parts = _parts(service, cutoff)
+        self._keys = tuple(dict.fromkeys(view.keys for view in service.views))
+        self._parts = _parts(service, self._keys, cutoff)
         self._views = [view.name for view in service.views]
-        self._mixed = _names(self._parts) != self._views
+        self._stored = [view.name for view in service.stored]
+        self._mixed = [name for part in self._parts for name in part.views] != self._views
         self._heads: dict[int, bytes] = {}
         self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
-        self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.views)
+        self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.stored)
 
     async def read(self, keys: Columns, at: Int64) -> OnlineRows:
         """Return the features of n rows as of their decision times.
 
         Args:
-            keys: Entity key column → n keys: int64, or object for strings and nulls.
+            keys: Key column → n keys: int64, or object for strings and nulls.
             at: int64[n], UTC microseconds.
 
         Raises InvalidValue for a missing key column, Unavailable when the store is away or late, CorruptState for a
         value that is not the platform's.
         """
-        n, views = len(at), len(self._views)
-        if len(self._parts) == 1:  # one entity's rows, and nothing to put together
+        n, views = len(at), len(self._stored)
+        if len(self._parts) == 1:  # nothing to put together
             part = self._parts[0]
-            position, distinct = _distinct(self._entities[0], keys, n)
+            position, distinct = _distinct(self._keys[0], keys, n)
             request = self._head(len(distinct)) + b"".join(part.bulks(distinct))
             reply: list[bytes | None] = await self._link.call(request)
-            rows = self._decode(part.plan, reply[views:], position, at)
+            rows = self._decode(part, reply[views:], position, at)
             return OnlineRows(parts=[rows.columns], status=rows.status, watermark=self._watermark(reply[:views]))
-        found = [_distinct(entity, keys, n) for entity in self._entities]
-        names = [name for part in self._parts for name in part.bulks(found[part.entity][1])]
+        found = [_distinct(columns, keys, n) for columns in self._keys]
+        names = [name for part in self._parts for name in part.bulks(found[part.key][1])]
         reply = await self._link.call(self._head(len(names)) + b"".join(names))
         begin = views
         columns: list[Callable[[], Columns]] = []
         status: dict[str, npt.NDArray[np.uint8]] = {}
         for part in self._parts:
-            position, distinct = found[part.entity]
+            position, distinct = found[part.key]
             end = begin + len(distinct)
-            rows = self._decode(part.plan, reply[begin:end], position, at)
+            rows = self._decode(part, reply[begin:end], position, at)
             columns.append(rows.columns)
             status.update(rows.status)
             begin = end
@@ -124,7 +131,7 @@ class OnlineReader:
     def _watermark(self, marks: list[bytes | None]) -> dict[str, int]:
         """Return the views' watermarks; most reads find those of the read before."""
         if marks != self._marks[0]:
-            found = {name: int(mark or 0) for name, mark in zip(self._views, marks, strict=True)}
+            found = {name: int(mark or 0) for name, mark in zip(self._stored, marks, strict=True)}
             self._marks = (marks, found)
         return self._marks[1].copy()
 
@@ -132,42 +139,57 @@ class OnlineReader:
         """Return the request up to so many keys, the watermarks before them."""
         head = self._heads.get(names)
         if head is None:
-            head = self._heads[names] = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(self._views) + names) + self._watermarks
+            head = self._heads[names] = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(self._stored) + names) + self._watermarks
         return head
 
-    def _decode(
-        self, plan: ViewPlan | RowDecoder, values: Sequence[bytes | None], position: Int64 | None, at: Int64
-    ) -> Rows:
+    def _decode(self, part: _Part, values: Sequence[bytes | None], position: Int64 | None, at: Int64) -> Rows:
         """Return what one part of the reply says."""
+        plan = part.plan
         if isinstance(plan, RowDecoder):
-            return plan.decode(values, position, at)
-        events, _ = codec.unpack(plan.view, values)
+            rows = plan.decode(values, position, at)
+            if plan.names == part.views:
+                return rows
+            status = dict(zip(part.views, rows.status.values(), strict=True))
+            return Rows(status, partial(_given, rows.columns, part.renamed))
+        events, _ = codec.unpack(plan.view, values, plan.layout)
         row_key = np.arange(len(values)) if position is None else position
         found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
-        return Rows({plan.view.name: found.status}, lambda: {**found.columns})
+        return Rows({part.views[0]: found.status}, partial(_given, lambda: {**found.columns}, part.renamed))
 
 
-def _parts(service: FeatureService, cutoff: bool) -> list[_Part]:
-    """Return one part per window view, and one per entity for all of its row views."""
+def _given(columns: Callable[[], Columns], renamed: Mapping[str, str]) -> Columns:
+    """Return the columns by the names that the reader gives them."""
+    made = columns()
+    return {renamed[name]: column for name, column in made.items()} if renamed else made
+
+
+def _parts(service: FeatureService, keys: Sequence[tuple[str, ...]], cutoff: bool) -> list[_Part]:
+    """Return one part per window view, and one for all row views of an entity that are joined by the same columns."""
     parts = []
-    for number, entity in enumerate(service.entities):
-        own = [view for view in service.views if view.entity == entity]
-        rows = [view for view in own if isinstance(view, RowView)]
-        parts += [
-            _Part(entity=number, prefix=codec.prefix(view), plan=plan_of(view))
-            for view in own
-            if isinstance(view, WindowView)
-        ]
-        if rows:
-            decoder = RowDecoder(entity, rows, cutoff=cutoff)
-            parts.append(_Part(entity=number, prefix=row_prefix(entity), plan=decoder))
+    rows: dict[tuple[Entity, tuple[str, ...]], list[View | AliasedView]] = {}
+    for view in service.views:
+        if isinstance(view.stored, RowView):
+            rows.setdefault((view.stored.entity, view.keys), []).append(view)
+            continue
+        plan, prefix = plan_of(view.stored), codec.prefix(view.stored)
+        parts.append(
+            _Part(key=keys.index(view.keys), prefix=prefix, plan=plan, views=(view.name,), renamed=_renamed([view]))
+        )
+    for (entity, columns), views in rows.items():
+        decoder = RowDecoder(entity, [view.stored for view in views if isinstance(view.stored, RowView)], cutoff=cutoff)
+        names = tuple(view.name for view in views)
+        parts.append(
+            _Part(
+                key=keys.index(columns), prefix=row_prefix(entity), plan=decoder, views=names, renamed=_renamed(views)
+            )
+        )
     return parts
 
 
-def _names(parts: Sequence[_Part]) -> list[str]:
-    """Return the views in the order of the parts."""
-    plans = [part.plan for part in parts]
-    return [name for plan in plans for name in (plan.names if isinstance(plan, RowDecoder) else (plan.view.name,))]
+def _renamed(views: Sequence[View | AliasedView]) -> dict[str, str]:
+    """Return feature → the name that its reader gives it; nothing where all have their own."""
+    names = {name: given for view in views for name, given in zip(view.stored.features, view.features, strict=True)}
+    return {} if all(name == given for name, given in names.items()) else names
 
 
 def _bulk(part: bytes) -> bytes:
@@ -175,11 +197,12 @@ def _bulk(part: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(part), part)
 
 
-def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64 | None, list[bytes]]:
+def _distinct(names: tuple[str, ...], keys: Columns, n: int) -> tuple[Int64 | None, list[bytes]]:
     """Return each row's place among the distinct keys (−1: null; None: every row has its own), and these as bytes."""
-    column = keys.get(entity.key)
-    if column is None or len(column) != n:
-        raise InvalidValue(entity.key, "the batch needs one key per row")
+    columns = [_column(name, keys, n) for name in names]
+    if len(columns) > 1:
+        return _distinct_texts(columns)
+    column = columns[0]
     wanted = column.tolist()
     if n == 1 and column.dtype.kind == "i":
         return None, [b"%d" % wanted[0]]
@@ -188,3 +211,20 @@ def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64 | None, list
     seen: dict[object, int] = {}
     position = [-1 if key is None else seen.setdefault(key, len(seen)) for key in wanted]
     return np.array(position, np.int64), [str(key).encode() for key in seen]
+
+
+def _distinct_texts(columns: Sequence[npt.NDArray[np.generic]]) -> tuple[Int64, list[bytes]]:
+    """Do the same for a key of several columns: one with a null part is none."""
+    seen: dict[tuple[int | str, ...], int] = {}
+    position = [
+        -1 if None in parts else seen.setdefault(parts, len(seen))
+        for parts in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    return np.array(position, np.int64), [key_text(parts).encode() for parts in seen]
+
+
+def _column(name: str, keys: Columns, n: int) -> npt.NDArray[np.generic]:
+    column = keys.get(name)
+    if column is None or len(column) != n:
+        raise InvalidValue(name, "the batch needs one key per row")
+    return column

@@ -21,7 +21,7 @@ from headway.core.progress import Progress
 from headway.core.times import DAY, EVENT_TIME, format_time, parse_time
 from headway.core.types import Int64
 from headway.features.consistency import ConsistencyReport, check
-from headway.features.online_store import SLACK
+from headway.features.merging import SLACK
 from headway.governance.report import ClauseResult
 from headway.monitoring.state import read_state
 from headway.training.evaluate import evaluate
@@ -100,7 +100,7 @@ def _rate(at: Installation, use_case: str) -> float:
 
 def _pieces(at: Installation, use_case: str, span: int) -> int:
     """Return into how many chunks to cut `span`: events run two chunks ahead, and windows keep SLACK behind them."""
-    bounded = any(view.horizon is not None for view in at.service(use_case).views)
+    bounded = any(view.horizon is not None for view in at.service(use_case).stored)
     return max(10, -(-3 * span // SLACK)) if bounded else 10
 
 
