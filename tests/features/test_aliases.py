@@ -164,7 +164,7 @@ def test_an_alias_stores_nothing_and_has_the_watermark_of_its_view(
 ) -> None:
     store, client = OnlineStore(online_url), redis.Redis.from_url(online_url)
     reports = materialize(SERVICE.stored, readers["user"], store, analyst, "testing", known_by=150)
-    assert list(reports) == STORED
+    assert [version.split("@")[0] for version in reports] == STORED
     prefixes = {
         name.split(b":")[1] + b":" + name.split(b":")[2].split(b"@")[0] for name in client.scan_iter("headway:*")
     }

@@ -300,9 +300,8 @@ def test_ingestion_and_materialisation_serve_windows_and_rows_together(
     for view in service.stored:
         store.clear(view)
     reports = materialize(service.stored, LakeReader(lake, audit, clock), store, analyst, "testing", known_by=20)
-    assert {name: (report.keys, report.events) for name, report in reports.items()} == dict.fromkeys(
-        ("limits", "activity", "cards"), (8, 8)
-    )
+    assert [name.split("@")[0] for name in reports] == ["limits", "activity", "cards"]
+    assert {(report.keys, report.events) for report in reports.values()} == {(8, 8)}
     again = asyncio.run(go())
     columns: Columns = again.columns
     for name, column in first.columns.items():

@@ -64,11 +64,11 @@ def cut(
         if len(rows) <= rows_per_task:
             yield rows, Job(work=whole, parts=theirs)
             continue
-        for some, job in _by_time(whole, theirs, runner, rows_per_task):
+        for some, job in by_time(whole, theirs, runner, rows_per_task):
             yield rows[some], job
 
 
-def _by_time(whole: Work, parts: Sequence[Any], runner: Runner, rows_per_task: int) -> Iterator[tuple[Int64, Job]]:
+def by_time(whole: Work, parts: Sequence[Any], runner: Runner, rows_per_task: int) -> Iterator[tuple[Int64, Job]]:
     """Cut a bucket into spans of time with equally many label rows.
 
     A span of a WindowView reads its horizon before the first label row. One of a RowView reads only what counts since

@@ -14,10 +14,10 @@ from headway.core.types import Int64
 from headway.features.arrow import events_by, key_columns, needed
 from headway.features.definitions import Entity, RowView, View, WindowView
 from headway.features.lake import bucket_of
-from headway.features.pieces import PIECE_ROWS, Span, file_pieces, table_pieces
+from headway.features.pieces import Span, file_pieces, table_pieces
 from headway.features.point_in_time import KeyIndex, Piece, in_place, newest_rows, row_columns, view_columns
 
-_EVENTS_PER_PASS = 4 * PIECE_ROWS
+_EVENTS_PER_PASS = 1 << 22
 _BINS = 4_096
 
 
@@ -103,7 +103,7 @@ def _passes(view: WindowView, work: Work, parts: Sequence[Any]) -> Iterator[tupl
     The events of one pass are as many as `_EVENTS_PER_PASS`, or those of one horizon and one bin where that has more.
     """
     horizon, pieces = view.horizon, work.pieces(parts, work.span)
-    if horizon is None or len(pieces) * PIECE_ROWS <= _EVENTS_PER_PASS or not len(work.at):
+    if horizon is None or len(pieces) == 1:
         yield None, work.span
         return
     first, last = int(work.at.min()) - horizon, int(work.at.max()) + 1
@@ -111,6 +111,9 @@ def _passes(view: WindowView, work: Work, parts: Sequence[Any]) -> Iterator[tupl
     before = np.zeros(len(edges), np.int64)
     for piece in pieces:
         before += np.searchsorted(np.sort(piece([EVENT_TIME])[EVENT_TIME].to_numpy()), edges)
+    if before[-1] - before[0] <= _EVENTS_PER_PASS:
+        yield None, Span(begin=first, end=last)
+        return
     order = np.argsort(work.at, kind="stable")
     at = work.at[order]
     begin = 0
