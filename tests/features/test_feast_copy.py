@@ -1,0 +1,105 @@
+"""Window views read by stock Feast clients, as of the write."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from headway.core.clock import ManualClock
+from headway.core.errors import NotFound, Unavailable
+from headway.core.settings import Settings
+from headway.core.times import DAY
+from headway.core.types import Principal
+from headway.features.aggregates import count, mean
+from headway.features.catalogue import apply, feast_view, registry_path
+from headway.features.definitions import FeatureService, WindowView
+from headway.features.feast_copy import copy
+from headway.features.online_store import OnlineStore
+from headway.governance.audit_event import MemoryAudit
+from tests.features.oracle import CARD, SOURCE, Event
+from tests.features.test_online import read, table
+
+# Feast warns about itself at import and on most calls
+pytestmark = pytest.mark.filterwarnings("ignore")
+VIEW = WindowView(
+    name="recent", entity=CARD, source=SOURCE, aggregates=(*count("1d", "7d"), *mean("amount", "1d", scale=100))
+)
+SERVICE = FeatureService(name="s", views=(VIEW,), request={})
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The server's own time, because it lets fields go by it."""
+    return ManualClock(int(time.time() * 1e6))
+
+
+@pytest.fixture
+def at(tmp_path: Path, online_url: str, clock: ManualClock) -> Settings:
+    settings = Settings(home=tmp_path, redis_features_url=online_url)
+    writer = Principal(sub="w", kind="ci", scopes=frozenset({"features:write"}), purpose="testing", expires=2**60)
+    apply([SERVICE], settings, writer, MemoryAudit(clock))
+    return settings
+
+
+def stock(settings: Settings) -> Any:
+    """A client that knows nothing of Headway: the registry and Feast's own Redis store."""
+    from feast import FeatureStore, RepoConfig
+
+    store = FeatureStore(
+        config=RepoConfig(
+            project="headway",
+            provider="local",
+            registry=str(registry_path(settings)),
+            online_store={"type": "redis", "connection_string": "localhost:1"},
+            offline_store={"type": "file"},
+            entity_key_serialization_version=3,
+        )
+    )
+    store._get_provider().online_store._client = redis.Redis.from_url(settings.redis_features_url)
+    return store
+
+
+def test_stock_clients_read_window_views_as_of_the_write(at: Settings, clock: ManualClock) -> None:
+    t = clock.now()
+    online = OnlineStore(at.redis_features_url, clock=clock)
+    history = [Event(1, t - DAY // 2, t - DAY // 2, 1, 500), Event(1, t - 3 * DAY, t - 3 * DAY, 2, 900)]
+    online.write(VIEW, table([*history, Event(2, t - 2 * DAY, t - 2 * DAY, 3, 700)]))
+    assert copy(VIEW, at, clock) == 2
+    client = stock(at)
+    refs = [f"recent:{name}" for name in VIEW.features]
+
+    def theirs() -> dict[str, list[Any]]:
+        rows = client.get_online_features(refs, [{"card": card} for card in (1, 2, 3)]).to_dict()
+        return {name: rows[name] for name in VIEW.features}
+
+    def ours(moment: int) -> dict[str, list[Any]]:
+        found = read(SERVICE, at.redis_features_url, [1, 2], [moment] * 2).columns
+        whole = {name: found[name].tolist() for name in VIEW.features}
+        return {name: [None if np.isnan(value) else value for value in values] for name, values in whole.items()}
+
+    before = theirs()
+    assert {name: values[:2] for name, values in before.items()} == ours(t)
+    assert {values[2] for values in before.values()} == {None}
+    clock.advance(DAY)
+    assert ours(clock.now()) != ours(t)
+    assert theirs() == before  # as of the write
+    assert copy(VIEW, at, clock) == 2
+    assert {name: values[:2] for name, values in theirs().items()} == ours(clock.now())
+    online.close()
+    client._get_provider().online_store._client.close()
+
+
+def test_the_registry_says_that_values_are_as_of_the_write(at: Settings) -> None:
+    assert feast_view("recent", at).tags["as_of"] == "write"
+
+
+def test_what_is_not_there_is_told(at: Settings, clock: ManualClock, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="recent"):
+        copy(VIEW, Settings(home=tmp_path / "other", redis_features_url=at.redis_features_url), clock)
+    with pytest.raises(Unavailable):
+        copy(VIEW, Settings(home=at.home, redis_features_url=f"unix://{tmp_path}/nothing"), clock)
