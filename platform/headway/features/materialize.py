@@ -15,6 +15,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.arrow import needed, times
 from headway.features.definitions import RowView, View
+from headway.features.evolution import version_name
 from headway.features.online_store import OnlineStore, WriteReport
 from headway.features.reader import LakeReader, ReadPlan, read_files
 from headway.features.row_store import needed_rows
@@ -31,7 +32,7 @@ def materialize(
     snapshots: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, WriteReport]:
-    """Write the events of views that the store does not have yet, and return a report per view.
+    """Write the events of views that the store does not have yet, and return a report per version (`version_name`).
 
     Args:
         views: What to fill.
@@ -49,7 +50,7 @@ def materialize(
     seen = _Seen(reader, principal, purpose)
     reports = {}
     for view in views:
-        with shown.stage(f"materialize {view.name}") as stage:
+        with shown.stage(f"materialize {version_name(view)}") as stage:
             plan = reader.plan(
                 view.source, principal, purpose, known_by=known_by, snapshot_id=pinned.get(view.source.table)
             )
@@ -68,7 +69,7 @@ def materialize(
             if newest or known_by is not None:
                 online.set_watermark(view, newest if known_by is None else known_by)
             stage.note(f"{whole.events:,} events of {whole.keys:,} keys")
-        reports[view.name] = whole
+        reports[version_name(view)] = whole
     return reports
 
 

@@ -38,7 +38,7 @@ from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Reader, Scorer
 from headway.serving.service import DecisionService, Verifier
-from headway.serving.terms import PREVIOUS, RULES, Terms
+from headway.serving.terms import PREVIOUS, RULES, Terms, require_agreement
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
@@ -178,12 +178,7 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
     trust = trust_root(settings)
     contract = require_signed(path, trust, name=use_case).contract
     service = find_service(project, contract.decision.feature_service, file=str(path.name))
-    if tuple(contract.decision.entity) != service.keys:
-        raise DefinitionError(
-            f"entity is {list(contract.decision.entity)}, {service.name} has {list(service.keys)}",
-            file=path.name,
-            field="decision.entity",
-        )
+    require_agreement(contract, service, file=path.name)
     terms = Terms.of(contract, file=path.name)
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
     audit = audit_log(settings, f"serving-{use_case}", clock)

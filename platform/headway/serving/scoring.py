@@ -69,7 +69,10 @@ class Scorer:
         self._ids = ids
         self._clock = clock
         self._breaker = Breaker(clock)
-        self._view_features = {view.name: view.features for view in service.views}
+        self._view_features = {
+            stored.name: [name for view in service.views if view.stored.name == stored.name for name in view.features]
+            for stored in service.stored
+        }
 
     async def __call__(self, calls: Sequence[Call]) -> Sequence[Answer | Exception]:
         """Return one answer or error per call."""
