@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import redis
 
@@ -17,7 +18,7 @@ from headway.core.times import DAY
 from headway.core.types import Principal
 from headway.features.aggregates import count, mean
 from headway.features.catalogue import apply, feast_view, registry_path
-from headway.features.definitions import FeatureService, WindowView
+from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.feast_copy import copy
 from headway.features.online_store import OnlineStore
 from headway.governance.audit_event import MemoryAudit
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 VIEW = WindowView(
     name="recent", entity=CARD, source=SOURCE, aggregates=(*count("1d", "7d"), *mean("amount", "1d", scale=100))
 )
+WRITER = Principal(sub="w", kind="ci", scopes=frozenset({"features:write"}), purpose="testing", expires=2**60)
 SERVICE = FeatureService(name="s", views=(VIEW,), request={})
 
 
@@ -41,8 +43,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def at(tmp_path: Path, online_url: str, clock: ManualClock) -> Settings:
     settings = Settings(home=tmp_path, redis_features_url=online_url)
-    writer = Principal(sub="w", kind="ci", scopes=frozenset({"features:write"}), purpose="testing", expires=2**60)
-    apply([SERVICE], settings, writer, MemoryAudit(clock))
+    apply([SERVICE], settings, WRITER, MemoryAudit(clock))
     return settings
 
 
@@ -103,3 +104,28 @@ def test_what_is_not_there_is_told(at: Settings, clock: ManualClock, tmp_path: P
         copy(VIEW, Settings(home=tmp_path / "other", redis_features_url=at.redis_features_url), clock)
     with pytest.raises(Unavailable):
         copy(VIEW, Settings(home=at.home, redis_features_url=f"unix://{tmp_path}/nothing"), clock)
+
+
+def test_composite_keys_reach_stock_clients(tmp_path: Path, online_url: str, clock: ManualClock) -> None:
+    pair = Entity(name="pair", key=("card", "shop"), dtype=("int64", "string"))
+    source = EventSource(
+        name="visits",
+        columns={"payment": "int64", "card": "int64", "shop": "string", "amount": "float64"},
+        id="payment",
+        bucket_by="card",
+        buckets=4,
+        purposes=("testing",),
+    )
+    view = WindowView(name="visits", entity=pair, source=source, aggregates=count("1d"))
+    settings = Settings(home=tmp_path, redis_features_url=online_url)
+    apply([FeatureService(name="s", views=(view,), request={})], settings, WRITER, MemoryAudit(clock))
+    online, t = OnlineStore(online_url, clock=clock), clock.now()
+    events = {"payment": [1, 2, 3], "card": [1, 1, 2], "shop": ["a:b", "a:b", "c\\"], "amount": [1.0] * 3}
+    online.write(view, pa.table({**events, "event_time": [t - 5] * 3, "known_time": [t - 5] * 3}))
+    online.close()
+    assert copy(view, settings, clock) == 2
+    client = stock(settings)
+    rows = [{"card": 1, "shop": "a:b"}, {"card": 2, "shop": "c\\"}, {"card": 2, "shop": "a:b"}]
+    (name,) = view.features
+    assert client.get_online_features([f"visits:{name}"], rows).to_dict()[name] == [2.0, 1.0, None]
+    client._get_provider().online_store._client.close()

@@ -85,7 +85,7 @@ def copy(at: Installation, use_case: str, principal: Principal, progress: Progre
     principal.require("features", "write")
     service = at.service(at.project.require(use_case))
     keys = {}
-    for view in service.views:
+    for view in service.stored:
         if isinstance(view, WindowView):
             with progress.stage(f"copy {view.name}") as stage:
                 keys[view.name] = feast_copy.copy(view, at.settings, at.clock)

@@ -16,6 +16,7 @@ from headway.core.errors import Unavailable
 from headway.core.settings import Settings
 from headway.features import catalogue, codec
 from headway.features.definitions import WindowView
+from headway.features.entities import key_parts
 from headway.features.windows import plan_of, window_columns
 
 _CHUNK = 512
@@ -33,7 +34,7 @@ def copy(view: WindowView, settings: Settings, clock: Clock) -> int:
     from headway.features.feast_rows import moment
 
     table, config = catalogue.feast_view(view.name, settings), _config(settings)
-    plan, start, textual = plan_of(view), codec.prefix(view), view.entity.dtype == "string"
+    plan, start = plan_of(view), codec.prefix(view)
     client: Any = redis.Redis.from_url(settings.redis_features_url)
     online, written = PackedRedisOnlineStore(clock), 0
     try:
@@ -46,9 +47,11 @@ def copy(view: WindowView, settings: Settings, clock: Clock) -> int:
             columns = {name: found.columns[name].tolist() for name in view.features}
             data = []
             for i, name in enumerate(part):
-                text = name[len(start) :].decode()
-                value = Value(string_val=text) if textual else Value(int64_val=int(text))
-                key = EntityKey(join_keys=[view.entity.key], entity_values=[value])
+                parts = key_parts(name[len(start) :].decode(), view.entity.dtypes)
+                key = EntityKey(
+                    join_keys=view.entity.keys,
+                    entity_values=[Value(string_val=p) if isinstance(p, str) else Value(int64_val=p) for p in parts],
+                )
                 row = {
                     feature: Value() if values[i] != values[i] else Value(float_val=values[i])
                     for feature, values in columns.items()
