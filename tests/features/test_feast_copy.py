@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from headway.core.clock import ManualClock
-from headway.core.errors import NotFound, Unavailable
+from headway.core.errors import Forbidden, NotFound, Unavailable
+from headway.core.progress import RecordedProgress
 from headway.core.settings import Settings
 from headway.core.times import DAY
 from headway.core.types import Principal
@@ -22,6 +23,7 @@ from headway.features.definitions import Entity, EventSource, FeatureService, Wi
 from headway.features.feast_copy import copy
 from headway.features.online_store import OnlineStore
 from headway.governance.audit_event import MemoryAudit
+from tests.conftest import ROOT
 from tests.features.oracle import CARD, SOURCE, Event
 from tests.features.test_online import read, table
 
@@ -129,3 +131,29 @@ def test_composite_keys_reach_stock_clients(tmp_path: Path, online_url: str, clo
     (name,) = view.features
     assert client.get_online_features([f"visits:{name}"], rows).to_dict()[name] == [2.0, 1.0, None]
     client._get_provider().online_store._client.close()
+
+
+def test_the_act_needs_its_scope_and_is_recorded(tmp_path: Path, online_url: str, analyst: Principal) -> None:
+    from headway.cluster.compose import Installation
+    from headway.cluster.features import copy as copy_use_case
+
+    settings = Settings(home=tmp_path, project=ROOT, redis_features_url=online_url)
+    installation, progress = Installation(settings, writer="test"), RecordedProgress()
+    service = installation.service("fraud")
+    apply([service], settings, WRITER, installation.audit)
+    with pytest.raises(Forbidden):
+        copy_use_case(installation, "fraud", analyst, progress)
+    windows = [view for view in service.stored if isinstance(view, WindowView)]
+    view, t = windows[0], installation.clock.now()
+    columns: dict[str, list[Any]] = {
+        name: [7 if dtype == "int64" else "x" if dtype == "string" else dtype == "bool" if dtype == "bool" else 1.0]
+        for name, dtype in view.source.columns.items()
+    }
+    installation.online.write(view, pa.table({**columns, "event_time": [t - 5], "known_time": [t - 5]}))
+    found = copy_use_case(installation, "fraud", WRITER, progress)
+    assert found == {each.name: int(each is view) for each in windows}
+    assert [stage.name for stage in progress.stages] == [f"copy {each.name}" for each in windows]
+    client = redis.Redis.from_url(online_url)
+    assert len(client.keys(f"headway:o:headway:{view.name}:*")) == 1
+    client.close()
+    installation.online.close()
