@@ -24,8 +24,8 @@ _N, _SUM, _MIN, _MAX, _HIGH, _LOW, _NEWEST, _SKETCHED = range(8)
 _HIGHEST = np.iinfo(np.int64).max
 _DAY = float(DAY)
 SKETCH = 128
-"""Hashes kept per tile; the relative standard error of a count beyond is 1 / √(SKETCH − 2). It stands here because numba
-compiles anew when this file changes, and does not look at others."""
+"""Hashes kept per tile; the relative standard error of a count beyond is 1 / √(SKETCH − 2). It stands here because
+numba compiles anew when this file changes, and does not look at others."""
 _HALF = (1 << 31) - 1
 _LOWER = (1 << 62) - 1
 """A sum of squares is kept as high × 2⁶² + low, so that it is exact and no order of adding matters."""
