@@ -31,7 +31,8 @@ class _Stamp(NamedTuple):
     absolute: bool
     """Whether the event_time stands for itself."""
     late: int
-    """0: known when it happens, `_LATER`: so much later, `_ABSOLUTE`: the known_time stands for itself."""
+    """0: known as long after it happens as the one before, `_LATER`: so much later still, `_ABSOLUTE`: the known_time
+    stands for itself."""
 
 
 class Directory(NamedTuple):
@@ -73,16 +74,17 @@ class Glance:
             found = self._learned(value)
         if len(value) != found.size:
             return None
-        event = 0
+        event = gap = 0
         for begin, middle, end, absolute, late in found.stamps:
             number = int.from_bytes(value[begin:middle], "little", signed=True)
             event = number if absolute else event + number
             if not 0 <= at - event <= self._ttl:
                 return None
-            if late and self._cutoff:
+            if late:
                 number = int.from_bytes(value[middle:end], "little", signed=True)
-                if (event + number if late == _LATER else number) > at:
-                    return None
+                gap = gap + number if late == _LATER else number - event
+            if gap and self._cutoff and event + gap > at:
+                return None
         return found
 
     def columns(self, value: bytes, found: Directory) -> Columns | None:

@@ -120,6 +120,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915  #
             return key
         event = np.int64(0)
         known = np.int64(0)
+        late = np.int64(0)
         view = 0
         for slot in range(count):
             shape = shapes[slot]
@@ -135,9 +136,10 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915  #
                     if 0 < code < _WHOLE and number >= np.int64(1) << (8 * size - 1):
                         number -= np.int64(1) << (8 * size)
                     if field == 0:
+                        late = known - event
                         event = number if code == _WHOLE else event + number
                     else:
-                        known = number if code == _WHOLE else event + number
+                        known = number if code == _WHOLE else event + late + number
                 at += ID_BYTES[identity]
             written = np.int64(0)
             if shape & TEXT != 0:

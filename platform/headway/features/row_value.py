@@ -3,8 +3,8 @@
 Layout, little-endian, everything by ascending tag: magic (1 byte), directory, ranks, bodies, texts, CRC-32 of all that
 (4 bytes). The directory is [tag, 3 bytes]… [shape, 2 bytes][length of a body, 4 bytes where the shape says so] for each
 run of views of one shape; the highest bit of a tag says that the shape follows. A rank is
-[event_time − predecessor's, 0, 3 or 5 bytes, or event_time, 8][known_time − event_time, 0, 3 or 5, or known_time, 8]
-[id, 4, 6 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are those of
+[event_time − predecessor's, 0, 3 or 5 bytes, or event_time, 8][known_time − event_time − predecessor's, 0, 3 or 5, or
+known_time, 8][id, 4, 6 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are those of
 `row_codec`; a text, only of views with strings, has its length before it (4 bytes).
 
 All views of an entity share one value because a key costs the server more than a short row, and a read less. What tells
@@ -155,7 +155,7 @@ def _rank_at(value: bytes, at: int, slot: Slot, before: Rank | None) -> tuple[Ra
     known = _number(value, at, TIME_BYTES[slot.known], signed=True)
     at += TIME_BYTES[slot.known]
     if slot.known < _WHOLE:
-        known += event
+        known += event + _lateness(before)
     identity = _number(value, at, ID_BYTES[slot.id], signed=True)
     return (event, known, identity), at + ID_BYTES[slot.id]
 
@@ -196,10 +196,15 @@ def _stamp(rank: Rank, before: Rank | None) -> tuple[bytes, int]:
     """Return a rank's bytes and its codes in the shape."""
     event, known, identity = rank
     first, event_code = _time(event, before[0] if before else 0)
-    second, known_code = _time(known, event)
+    second, known_code = _time(known, event + _lateness(before))
     code = next(code for code in (1, 2, 3) if _fits(identity, ID_BYTES[code]))
     third = identity.to_bytes(ID_BYTES[code], "little", signed=True)
     return first + second + third, event_code << EVENT_SHIFT | known_code << KNOWN_SHIFT | code << ID_SHIFT
+
+
+def _lateness(rank: Rank | None) -> int:
+    """Return how much later than it happened the predecessor was known."""
+    return rank[1] - rank[0] if rank else 0
 
 
 def _time(time: int, before: int) -> tuple[bytes, int]:
