@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.core.errors import CorruptState
+from headway.core.errors import CorruptState, InvalidValue
 from headway.features.definitions import RowView
 from headway.features.row_batch import RowDecoder
 from headway.features.row_codec import Rank, Row, row_layout
@@ -127,12 +127,12 @@ def test_views_share_a_value_and_leave_it_one_by_one() -> None:
     assert replace(None, CARD, row_layout(one).tag, None)[0] is None
 
 
-def test_five_views_of_ten_floats_of_one_source_take_236_bytes() -> None:
+def test_five_views_of_ten_floats_of_one_source_take_235_bytes() -> None:
     value = None
     for i in range(5):
         value = put(value, a_row_view(f"v{i}", *["float32"] * 10), (1_700_000_000_000_000,) * 2 + (1,), [1.0] * 10)
     assert value is not None
-    assert len(value) == 236
+    assert len(value) == 235
 
 
 def test_the_residue_is_that_of_any_whole_value() -> None:
@@ -154,3 +154,8 @@ def test_foreign_and_cut_values_are_reported() -> None:
             RowDecoder(CARD, [view]).decode([wrong] * 8, None, np.full(8, 5))
         with pytest.raises(CorruptState):
             replace(wrong, CARD, row_layout(view).tag, packed(view, (2, 2, 2), [1.0, "a"]))
+
+
+def test_a_time_of_another_age_is_refused_by_name() -> None:
+    with pytest.raises(InvalidValue, match="event_time"):
+        put(None, a_row_view("v", "float32"), (2**56, 2**56, 1), [1.0])

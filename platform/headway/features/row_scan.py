@@ -15,7 +15,7 @@ import numpy as np
 
 TAG_BITS = 23
 MAGIC = 0xD2
-TIME_BYTES = (0, 3, 5, 8)
+TIME_BYTES = (0, 3, 5, 7)
 """Bytes of a time by its code in the shape; the last stands for itself, the others for a difference."""
 ID_BYTES = (0, 4, 6, 8)
 """Bytes of the id by its code; 0: the rank is the predecessor's."""
@@ -133,7 +133,7 @@ def _scan(  # type: ignore[no-untyped-def]  # noqa: PLR0911, PLR0912, PLR0915  #
                     for place in range(size):
                         number |= np.int64(data[at + place]) << (8 * place)
                     at += size
-                    if 0 < code < _WHOLE and number >= np.int64(1) << (8 * size - 1):
+                    if code > 0 and number >= np.int64(1) << (8 * size - 1):
                         number -= np.int64(1) << (8 * size)
                     if field == 0:
                         late = known - event

@@ -3,9 +3,9 @@
 Layout, little-endian, everything by ascending tag: magic (1 byte), directory, ranks, bodies, texts, CRC-32 of all that
 (4 bytes). The directory is [tag, 3 bytes]… [shape, 2 bytes][length of a body, 4 bytes where the shape says so] for each
 run of views of one shape; the highest bit of a tag says that the shape follows. A rank is
-[event_time − predecessor's, 0, 3 or 5 bytes, or event_time, 8][known_time − event_time − predecessor's, 0, 3 or 5, or
-known_time, 8][id, 4, 6 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are those of
-`row_codec`; a text, only of views with strings, has its length before it (4 bytes).
+[event_time − predecessor's, 0, 3 or 5 bytes, or event_time, 7][known_time − event_time − predecessor's, 0, 3 or 5, or
+known_time, 7][id, 4, 6 or 8]; a view may have its predecessor's, as views of one source have. Bodies and texts are
+those of `row_codec`; a text, only of views with strings, has its length before it (4 bytes).
 
 All views of an entity share one value because a key costs the server more than a short row, and a read less. What tells
 the shape stands first, so that a reader compares one prefix and finds the bodies side by side.
@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from headway.core.errors import CorruptState
+from headway.core.errors import CorruptState, InvalidValue
+from headway.core.times import EVENT_TIME
 from headway.features.definitions import Entity
 from headway.features.row_codec import Rank, Row
 from headway.features.row_scan import (
@@ -212,6 +213,8 @@ def _time(time: int, before: int) -> tuple[bytes, int]:
     for code in range(_WHOLE):
         if _fits(time - before, TIME_BYTES[code]):
             return (time - before).to_bytes(TIME_BYTES[code], "little", signed=True), code
+    if not _fits(time, TIME_BYTES[_WHOLE]):
+        raise InvalidValue(EVENT_TIME, f"{time} µs is more than a thousand years from 1970", hint="microseconds in UTC")
     return time.to_bytes(TIME_BYTES[_WHOLE], "little", signed=True), _WHOLE
 
 
