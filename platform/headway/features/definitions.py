@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from headway.core.canonical import canonical, sha256
-from headway.core.errors import DefinitionError
+from headway.core.errors import DefinitionError, names_near
 from headway.core.times import EVENT_TIME
 from headway.features.aggregates import Aggregate
 from headway.features.transformations import Transformation
@@ -63,7 +63,9 @@ class EventSource:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a retraction column that is none."""
+        """Refuse a retraction column that is none, and an id or bucket that is no column."""
+        for name in ("id", "bucket_by"):
+            _require_column(self, getattr(self, name), f"{self.name}.{name}")
         if self.retracts is not None and self.columns.get(self.retracts) != "bool":
             raise DefinitionError(
                 f"the source has no bool column {self.retracts!r}",
@@ -93,6 +95,13 @@ class WindowView:
     without window keeps everything up to `max_events`."""
     owner: str = ""
     description: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse columns that the source lacks."""
+        _require_column(self.source, self.entity.key, f"{self.name}.entity")
+        for aggregate in self.aggregates:
+            if aggregate.column is not None:
+                _require_column(self.source, aggregate.column, f"{self.name}.aggregates")
 
     @cached_property
     def columns(self) -> tuple[tuple[str, int], ...]:
@@ -150,13 +159,9 @@ class RowView:
 
     def __post_init__(self) -> None:
         """Refuse columns that the source lacks, and a lifetime that is none."""
+        _require_column(self.source, self.entity.key, f"{self.name}.entity")
         for column in self.columns:
-            if column not in self.source.columns:
-                raise DefinitionError(
-                    f"the source {self.source.name!r} has no column {column!r}",
-                    field=f"{self.name}.columns",
-                    expected=f"one of {', '.join(self.source.columns)}",
-                )
+            _require_column(self.source, column, f"{self.name}.columns")
         if self.source.retracts is not None:
             raise DefinitionError(
                 "its source takes events back, and a row view would keep them",
@@ -217,10 +222,10 @@ class FeatureService:
         for step in self.transformations:
             for name in step.inputs:
                 if name != EVENT_TIME and name not in produced:
+                    near = names_near(name, [EVENT_TIME, *produced])
                     raise DefinitionError(
-                        f"transformation {step.name!r} needs {name!r}, which nothing before it produces",
+                        f"transformation {step.name!r} needs {name!r}, which nothing before it produces{near}",
                         field=f"{self.name}.transformations",
-                        expected=f"one of {', '.join([EVENT_TIME, *produced])}",
                     )
             produced.extend(step.outputs)
         if len(set(produced)) != len(produced):
@@ -228,7 +233,9 @@ class FeatureService:
             raise DefinitionError(f"produced twice: {', '.join(twice)}", field=f"{self.name}.views")
         for name in self.features:
             if name not in produced:
-                raise DefinitionError(f"unknown feature {name!r}", field=f"{self.name}.features")
+                raise DefinitionError(
+                    f"unknown feature {name!r}{names_near(name, produced)}", field=f"{self.name}.features"
+                )
         if not self.features:
             object.__setattr__(self, "features", tuple(produced))
 
@@ -258,3 +265,9 @@ class FeatureService:
     def sha256(self) -> str:
         """Return the hash of the definition."""
         return sha256(canonical(self.describe()))
+
+
+def _require_column(source: EventSource, column: str, field: str) -> None:
+    if column not in source.columns:
+        near = names_near(column, source.columns)
+        raise DefinitionError(f"the source {source.name!r} has no column {column!r}{near}", field=field)

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Columns, Int64, Principal
-from headway.features.arrow import ARROW_TYPES, cast, events_of, needed, numbers, times
+from headway.features.arrow import ARROW_TYPES, cast, events_of, needed, numbers, require_unique, times
 from headway.features.definitions import FeatureService, RowView, View, WindowView
 from headway.features.kernel import transform
 from headway.features.lake import bucket_of
@@ -221,16 +221,21 @@ def _join(
     rows_per_task: int,
 ) -> pa.Table:
     """Return the spine with row ids, typed request columns and view features."""
+    require_unique(spine.column_names)
     at = times(spine, EVENT_TIME)
     columns = {name: spine[name] for name in spine.column_names}
     for name, dtype in service.request.items():
         if name not in columns:
-            raise InvalidValue(name, f"a request column of {service.name} that the spine lacks")
+            near = names_near(name, columns)
+            raise InvalidValue(name, f"a request column of {service.name} that the spine lacks{near}")
         if dtype != "string":
             columns[name] = pa.array(_request(spine, name, dtype))
-    taken = set(columns) & {ROW_ID, *(name for view in service.views for name in view.features)}
+    made = (name for step in service.transformations for name in step.outputs)
+    taken = set(columns) & {ROW_ID, *(name for view in service.views for name in view.features), *made}
     if taken:
-        raise InvalidValue(sorted(taken)[0], "the spine already has a column of this name")
+        raise InvalidValue(
+            sorted(taken)[0], "the spine already has a column of this name", hint="drop it, or give it another name"
+        )
     columns[ROW_ID] = pa.array(np.arange(len(at), dtype=np.int64))
     work: list[tuple[_Work, list[Any]]] = []
     places: dict[str, list[Int64]] = {view.name: [] for view in service.views}
@@ -316,7 +321,7 @@ def _columns(view: View) -> list[str]:
 def _key(table: pa.Table, name: str, dtype: str) -> pa.Array:
     """Return a key column in its declared type."""
     if name not in table.column_names:
-        raise InvalidValue(name, "the table has no such key column")
+        raise InvalidValue(name, f"the table has no such key column{names_near(name, table.column_names)}")
     return cast(pa.chunked_array(table[name]), dtype, name).combine_chunks()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
 from headway.core.counts import CountsChannel, RedisCountsChannel
-from headway.core.errors import DefinitionError, HeadwayError, ServiceFailed, Tampered
+from headway.core.errors import DefinitionError, HeadwayError, ServiceFailed, Tampered, names_near
 from headway.core.project import Project
 from headway.core.routing import VersionRef
 from headway.core.settings import Settings
@@ -163,10 +163,8 @@ def find_service(project: Project, name: str, *, file: str) -> FeatureService:
     """Return the feature service that a contract names."""
     services = [service for service in project.collect("features", FeatureService) if service.name == name]
     if not services:
-        known = sorted({service.name for service in project.collect("features", FeatureService)})
-        raise DefinitionError(
-            f"unknown feature service {name!r}", file=file, field="decision.feature_service", expected=", ".join(known)
-        )
+        near = names_near(name, [service.name for service in project.collect("features", FeatureService)])
+        raise DefinitionError(f"unknown feature service {name!r}{near}", file=file, field="decision.feature_service")
     return services[0]
 
 
@@ -185,6 +183,14 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
             field="decision.entity",
         )
     terms = Terms.of(contract, file=path.name)
+    views = [view.name for view in service.views]
+    for index, clause in enumerate(terms.freshness):
+        if clause.view not in views:
+            raise DefinitionError(
+                f"{service.name} has no view {clause.view!r}{names_near(clause.view, views)}",
+                file=path.name,
+                field=f"freshness[{index}].view",
+            )
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
     audit = audit_log(settings, f"serving-{use_case}", clock)
 
