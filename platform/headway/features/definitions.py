@@ -14,7 +14,7 @@ from typing import Any
 
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, names_near
-from headway.core.times import EVENT_TIME
+from headway.core.times import EVENT_TIME, HOUR
 from headway.features.aggregates import Aggregate
 from headway.features.transformations import Transformation
 
@@ -59,6 +59,9 @@ class EventSource:
     retracts: str | None = None
     """A bool column: a row where it is true takes the event of the same id and event_time back, from its known_time on;
     None: events are never taken back."""
+    max_ahead: int = HOUR
+    """Microseconds that an event may lie ahead of the clock, and of its own known_time; with more, its batch is
+    refused. Raise it for facts that are announced before they hold."""
     owner: str = ""
     description: str = ""
 

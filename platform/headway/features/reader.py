@@ -59,6 +59,11 @@ class LakeReader:
         snapshot = open_table(self._catalog, _name(table)).current_snapshot()
         return 0 if snapshot is None else int(snapshot.snapshot_id)
 
+    def parent(self, table: Readable, snapshot_id: int) -> int:
+        """Return the snapshot that a snapshot was added to; 0: none, or it is not there any more."""
+        snapshot = open_table(self._catalog, _name(table)).snapshot_by_id(snapshot_id)
+        return 0 if snapshot is None else int(snapshot.parent_snapshot_id or 0)
+
     def scan(
         self,
         table: Readable,
