@@ -11,7 +11,13 @@ import redis
 
 from headway.core.clock import ManualClock
 from headway.core.types import Principal
+from headway.features.committer import Committer
 from headway.features.lake import Location
+from headway.features.reader import LakeReader
+from headway.governance.audit_event import MemoryAudit
+from tests.features.histories import LIMITS, SHOP, a_history, limits, sales
+from tests.features.oracle import SOURCE
+from tests.features.test_online import table
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +72,21 @@ def analyst() -> Principal:
     return Principal(
         sub="ana", kind="human", scopes=frozenset({"data:read"}), purpose="testing", expires=2_000_000_000_000
     )
+
+
+@pytest.fixture
+def reader(lake: Location, clock: ManualClock) -> LakeReader:
+    writer = Committer(lake, clock)
+    history = a_history(2_000, 1)
+    writer.append_many(SOURCE, [(table(history[:900]), "a"), (table(history[900:]), "b")])
+    writer.append(SOURCE, table(history[:100]), "redelivered")
+    writer.append(SHOP, sales(history), "a")
+    return LakeReader(lake, MemoryAudit(clock), clock)
+
+
+@pytest.fixture
+def mixed_reader(reader: LakeReader, lake: Location, clock: ManualClock) -> LakeReader:
+    writer, rows = Committer(lake, clock), limits(600, 9)
+    writer.append_many(LIMITS, [(rows.slice(0, 200), "a"), (rows.slice(200, 150), "b")])
+    writer.append(LIMITS, rows.slice(350), "c")
+    return reader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -47,7 +48,9 @@ SOURCE = EventSource(
 )
 
 
-def a_view(max_events: int = 1_000, retention: int | None = None, name: str = "activity") -> WindowView:
+def a_view(
+    max_events: int | None = 1_000, retention: int | None = None, name: str = "activity", hop: str | None = None
+) -> WindowView:
     windows = ("10us", "40us")
     return WindowView(
         name=name,
@@ -67,6 +70,7 @@ def a_view(max_events: int = 1_000, retention: int | None = None, name: str = "a
             *since_last("40us"),
         ),
         max_events=max_events,
+        hop=hop,
         retention=retention,
     )
 
@@ -93,15 +97,18 @@ def retained(view: WindowView, events: Sequence[Event], key: int, t: int, cutoff
     own = once([e for e in events if e.key == key])
     known = [e for e in own if e.event_time <= t and (e.known_time <= t or not cutoff)]
     known = [e for e in known if e.taken_back is None or (cutoff and e.taken_back > t)]
-    return known[max(0, len(known) - view.max_events) :]
+    return known if view.max_events is None else known[max(0, len(known) - view.max_events) :]
 
 
 def feature(view: WindowView, a: Aggregate, events: Sequence[Event], key: int, t: int, cutoff: bool) -> np.float32:
     inside = []
     for event in retained(view, events, key, t, cutoff):
-        early = a.window is not None and event.event_time <= t - a.offset - a.window
-        forgotten = view.retention is not None and event.event_time <= t - view.retention
-        if not early and not forgotten and event.event_time <= t - a.offset:
+        counts_at = event.event_time
+        while view.step and counts_at % view.step:
+            counts_at += 1  # the edge of its tile
+        early = a.window is not None and counts_at <= t - a.offset - a.window
+        forgotten = view.retention is not None and counts_at <= t - view.retention
+        if not early and not forgotten and (counts_at <= t - a.offset or a.offset == 0):
             inside.append(event)
     values = [e.value for e in inside if e.value is not None]
     nothing = np.float32(np.nan)
@@ -115,11 +122,8 @@ def feature(view: WindowView, a: Aggregate, events: Sequence[Event], key: int, t
         case Statistic.STD:
             if not values:
                 return nothing
-            average = sum(values) / len(values)
-            squares = 0.0
-            for value in reversed(values):
-                squares += (value - average) * (value - average)
-            return np.float32(np.sqrt(squares / len(values)) / a.scale)
+            average = Fraction(sum(values), len(values))
+            return np.float32(np.sqrt(float(sum((v - average) ** 2 for v in values) / len(values))) / a.scale)
         case Statistic.DISTINCT:
             return np.float32(len(set(values)))
         case Statistic.MIN:

@@ -12,8 +12,8 @@ from headway.core.types import Principal
 from headway.features.catalogue import applied, apply, registry_path
 from headway.features.definitions import Entity, FeatureService, RowView
 from headway.governance.audit_event import MemoryAudit
+from tests.features.histories import SERVICE
 from tests.features.oracle import CARD, SOURCE, a_view, endless_view
-from tests.features.test_historical import SERVICE
 
 pytestmark = pytest.mark.slow
 WRITER = Principal(sub="w", kind="ci", scopes=frozenset({"features:write"}), purpose="testing", expires=2**60)

@@ -21,7 +21,9 @@ def stored(view: View) -> dict[str, object]:
 
 def test_a_view_comes_back_from_its_description() -> None:
     strict = dataclasses.replace(a_view(7, retention=25), overflow=Overflow.REJECT)
-    for view in (a_view(), endless_view(9), strict, ROW):
+    tiles = [a_view(None, retention=25, hop="7us"), dataclasses.replace(a_view(None), aggregates=count("90d"))]
+    views: list[View] = [a_view(), endless_view(9), strict, *tiles, ROW]
+    for view in views:
         again = view_of(stored(view), SOURCE)
         assert again.describe() == view.describe()
         if not isinstance(view, RowView):

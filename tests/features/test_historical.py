@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from headway.core.clock import ManualClock
 from headway.core.errors import Forbidden, InvalidValue
 from headway.core.types import Columns, Int64, Principal
-from headway.features.aggregates import count, mean
 from headway.features.committer import Batch, Committer
 from headway.features.consistency import check
-from headway.features.definitions import Entity, EventSource, FeatureService, RowView, WindowView
+from headway.features.definitions import EventSource, FeatureService, RowView
 from headway.features.events import event_ids
-from headway.features.historical import offline_features, training_set
+from headway.features.historical import offline_features
 from headway.features.ingest import ingest
 from headway.features.kernel import kernel_sha256, matrix, transform
 from headway.features.lake import Location, TableSpec
@@ -25,85 +22,24 @@ from headway.features.materialize import materialize
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
-from headway.features.transformations import transformation
 from headway.governance.audit_event import MemoryAudit
+from tests.features.histories import (
+    BY_CARD,
+    BY_SHOP,
+    FACTS,
+    LIMITS,
+    MIXED,
+    OF_SHOP,
+    SERVICE,
+    SHOP,
+    a_history,
+    a_spine,
+    limits,
+    sales,
+    same,
+)
 from tests.features.oracle import SOURCE, Event, a_view, endless_view, feature
 from tests.features.test_online import table
-
-SHOP = EventSource(
-    name="sales",
-    columns={"sale": "int64", "card": "int64", "shop": "string", "amount": "float64"},
-    id="sale",
-    bucket_by="card",
-    buckets=3,
-    purposes=("testing",),
-)
-BY_SHOP = WindowView(
-    name="by_shop",
-    entity=Entity(name="shop", key="shop", dtype="string"),
-    source=SHOP,
-    aggregates=(*count("40us"), *mean("amount", "40us", scale=100)),
-    max_events=100,
-)
-
-
-@transformation(inputs=("amount", "event_time", "activity__count_40us"), outputs=("odd",))
-def odd(columns: Columns) -> Columns:
-    uneven = columns["event_time"].astype(np.int64) % 2 == 1
-    return {"odd": np.where(uneven, columns["amount"], columns["activity__count_40us"])}
-
-
-SERVICE = FeatureService(
-    name="both", views=(a_view(), endless_view(30), BY_SHOP), request={"amount": "float32"}, transformations=(odd,)
-)
-
-
-def a_history(n: int, seed: int) -> list[Event]:
-    rng = np.random.default_rng(seed)
-    at = np.sort(rng.integers(0, 3_000, n))
-    late = np.where(rng.random(n) < 0.1, rng.integers(0, 200, n), 1)
-    keys = rng.integers(0, 20, n)
-    values = [None if rng.random() < 0.02 else int(v) for v in rng.integers(-5_000, 5_000, n)]
-    return [
-        Event(int(k), int(t), int(t + d), i, v)
-        for i, (k, t, d, v) in enumerate(zip(keys, at, late, values, strict=True))
-    ]
-
-
-def sales(history: list[Event]) -> pa.Table:
-    rows = table(history).rename_columns(["sale", "card", "amount", "event_time", "known_time"])
-    return rows.append_column("shop", pa.array([f"shop {e.key % 5}" for e in history]))
-
-
-def a_spine(n: int, seed: int) -> pa.Table:
-    rng = np.random.default_rng(seed)
-    cards = [None if i % 50 == 0 else int(k) for i, k in enumerate(rng.integers(0, 24, n))]
-    return pa.table(
-        {
-            "note": [f"row {i}" for i in range(n)],
-            "card": pa.array(cards, pa.int64()),
-            "shop": pa.array([None if c is None else f"shop {c % 7}" for c in cards]),
-            "amount": rng.random(n) * 100,
-            "event_time": rng.integers(-10, 3_500, n),
-        }
-    )
-
-
-@pytest.fixture
-def reader(lake: Location, clock: ManualClock) -> LakeReader:
-    writer = Committer(lake, clock)
-    history = a_history(2_000, 1)
-    writer.append_many(SOURCE, [(table(history[:900]), "a"), (table(history[900:]), "b")])
-    writer.append(SOURCE, table(history[:100]), "redelivered")
-    writer.append(SHOP, sales(history), "a")
-    return LakeReader(lake, MemoryAudit(clock), clock)
-
-
-def same(found: pa.Table, expected: pa.Table) -> None:
-    assert found.column_names == expected.column_names
-    for name in expected.column_names:
-        a, b = found[name].to_numpy(), expected[name].to_numpy()
-        assert a.tobytes() == b.tobytes() if a.dtype != object else a.tolist() == b.tolist(), name
 
 
 def test_rows_come_back_as_they_went_in_with_the_oracles_values(reader: LakeReader, analyst: Principal) -> None:
@@ -290,69 +226,6 @@ def test_the_kernel_hash_follows_the_definition() -> None:
     assert kernel_sha256(SERVICE) != kernel_sha256(other)
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_the_result_does_not_depend_on_blocks(reader: LakeReader, analyst: Principal) -> None:
-    spine = a_spine(500, 5)
-    expected = offline_features(spine, SERVICE, reader, analyst, "testing")
-    for blocks in (1, 7, 40):
-        found = training_set(spine, SERVICE, reader, analyst, "testing", blocks=blocks).to_pandas()
-        again = pa.Table.from_pandas(found.sort_values("row_id"), preserve_index=False)
-        same(again.select(expected.column_names).cast(expected.schema), expected)
-
-
-LIMITS = EventSource(
-    name="limits",
-    columns={
-        "change": "string",
-        "card": "int64",
-        "shop": "string",
-        "limit": "float32",
-        "score": "float64",
-        "visits": "int64",
-        "blocked": "bool",
-        "tier": "string",
-        "since": "timestamp",
-    },
-    id="change",
-    bucket_by="card",
-    buckets=3,
-    purposes=("testing",),
-)
-FACTS = ("limit", "score", "visits", "blocked", "tier", "since")
-BY_CARD = RowView(name="facts", entity=Entity(name="card", key="card"), source=LIMITS, columns=FACTS, ttl=400)
-OF_SHOP = RowView(
-    name="shop_facts", entity=Entity(name="shop", key="shop", dtype="string"), source=LIMITS, columns=("tier", "visits")
-)
-MIXED = FeatureService(name="mixed", views=(a_view(), BY_CARD, BY_SHOP, OF_SHOP), request={"amount": "float32"})
-
-
-def limits(n: int, seed: int) -> pa.Table:
-    """Few times, so that ties are common; late rows and nulls too."""
-    rng = np.random.default_rng(seed)
-    at = rng.integers(0, 150, n) * 20
-    cards = rng.integers(0, 20, n)
-
-    def some(values: list[object]) -> list[object]:
-        return [None if empty else value for value, empty in zip(values, rng.random(n) < 0.2, strict=True)]
-
-    return pa.table(
-        {
-            "change": [f"c{i}" for i in rng.permutation(n)],
-            "card": pa.array(cards, pa.int64()),
-            "shop": pa.array([None if i % 40 == 0 else f"shop {c % 5}" for i, c in enumerate(cards)]),
-            "limit": pa.array(some(rng.random(n).tolist()), pa.float32()),
-            "score": pa.array(some(rng.random(n).tolist()), pa.float64()),
-            "visits": pa.array(some(rng.integers(2**53, 2**60, n).tolist()), pa.int64()),
-            "blocked": pa.array(some((rng.random(n) < 0.5).tolist()), pa.bool_()),
-            "tier": pa.array(some([f"tier {i % 7}" for i in range(n)]), pa.string()),
-            "since": pa.array(some(rng.integers(0, 10**12, n).tolist()), pa.int64()),
-            "event_time": at,
-            "known_time": at + rng.choice([1, 1, 60], n),
-        }
-    )
-
-
 def newest(rows: list[dict[str, Any]], view: RowView, key: object, t: int) -> dict[str, Any]:
     """The definition of a RowView with the cutoff on."""
     seen = [
@@ -364,14 +237,6 @@ def newest(rows: list[dict[str, Any]], view: RowView, key: object, t: int) -> di
     if best is None or (view.ttl is not None and t - best[0] > view.ttl):
         return dict.fromkeys(view.columns)
     return {name: best[3][name] for name in view.columns}
-
-
-@pytest.fixture
-def mixed_reader(reader: LakeReader, lake: Location, clock: ManualClock) -> LakeReader:
-    writer, rows = Committer(lake, clock), limits(600, 9)
-    writer.append_many(LIMITS, [(rows.slice(0, 200), "a"), (rows.slice(200, 150), "b")])
-    writer.append(LIMITS, rows.slice(350), "c")
-    return reader
 
 
 def test_row_views_beside_window_views_keep_their_types(mixed_reader: LakeReader, analyst: Principal) -> None:
@@ -401,17 +266,6 @@ def test_row_views_beside_window_views_keep_their_types(mixed_reader: LakeReader
     )
 
 
-@pytest.mark.parametrize("rows_per_task", [7, 100])
-def test_a_hot_bucket_cut_by_time_gives_the_same(
-    mixed_reader: LakeReader, analyst: Principal, rows_per_task: int
-) -> None:
-    spine = a_spine(300, 13)
-    service = replace(MIXED, views=(*MIXED.views, endless_view(30)), features=())
-    expected = offline_features(spine, service, mixed_reader, analyst, "testing")
-    found = offline_features(spine, service, mixed_reader, analyst, "testing", rows_per_task=rows_per_task)
-    assert found.equals(expected) or found.to_pandas().equals(expected.to_pandas())
-
-
 def test_row_views_of_an_empty_table(lake: Location, clock: ManualClock, analyst: Principal) -> None:
     Committer(lake, clock).append(LIMITS, limits(3, 1).slice(0, 0), "none")
     service = FeatureService(name="rows", views=(BY_CARD, OF_SHOP), request={})
@@ -419,16 +273,3 @@ def test_row_views_of_an_empty_table(lake: Location, clock: ManualClock, analyst
     found = offline_features(a_spine(60, 1), service, reader, analyst, "testing")
     assert all(found[name].null_count == 60 for name in (*BY_CARD.features, *OF_SHOP.features))
     assert offline_features(a_spine(60, 1).slice(0, 0), service, reader, analyst, "testing").num_rows == 0
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_tasks_exchange_what_is_bucketed_by_another_key(mixed_reader: LakeReader, analyst: Principal) -> None:
-    spine = a_spine(300, 14)
-    expected = offline_features(spine, MIXED, mixed_reader, analyst, "testing")
-    for blocks, rows_per_task in ((1, 10_000), (3, 50)):
-        dataset = training_set(
-            spine, MIXED, mixed_reader, analyst, "testing", blocks=blocks, rows_per_task=rows_per_task
-        )
-        found = pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("row_id")
-        assert found.select(expected.column_names).to_pandas().equals(expected.to_pandas())

@@ -19,8 +19,9 @@ from headway.features import codec
 from headway.features.aggregates import count, mean
 from headway.features.definitions import Entity, EventSource, FeatureService, Overflow, WindowView
 from headway.features.events import NEVER
+from headway.features.merging import SLACK
 from headway.features.online import OnlineReader, OnlineRows
-from headway.features.online_store import SLACK, OnlineStore
+from headway.features.online_store import OnlineStore
 from headway.features.windows import Status
 from tests.features.oracle import Event, a_view, endless_view, feature
 from tests.features.test_windows import histories

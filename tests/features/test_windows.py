@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import DefinitionError, InvalidValue
+from headway.core.times import parse_duration
+from headway.features.aggregates import count, distinct, std
 from headway.features.definitions import WindowView
-from headway.features.events import make_records
+from headway.features.events import VALUES, make_records
+from headway.features.tiles import SKETCH, mixed, tile_layout, tiled
 from headway.features.windows import (
     Events,
     Status,
@@ -17,7 +22,7 @@ from headway.features.windows import (
     scaled,
     window_columns,
 )
-from tests.features.oracle import Event, a_view, arrays, endless_view, feature, retained
+from tests.features.oracle import CARD, SOURCE, Event, a_view, arrays, endless_view, feature, retained
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
@@ -38,17 +43,33 @@ def to_events(history: list[Event]) -> Events:
 
 
 def evaluate(
-    view: WindowView, history: list[Event], keys: list[int], at: list[int], *, cutoff: bool = True
+    view: WindowView,
+    history: list[Event],
+    keys: list[int],
+    at: list[int],
+    *,
+    cutoff: bool = True,
+    more_than: int | None = None,
 ) -> WindowColumns:
     events = to_events(history)
+    events = dataclasses.replace(events, records=np.ascontiguousarray(events.records[:, : VALUES + len(view.columns)]))
+    if more_than is not None:
+        events = dataclasses.replace(events, tiles=tiled(tile_layout(view), events, more_than=more_than))
     position = {int(key): i for i, key in enumerate(events.keys)}
     row_key = np.array([position.get(key, -1) for key in keys], np.int64)
     return window_columns(view, events, row_key, np.array(at, np.int64), cutoff=cutoff)
 
 
-def agrees(view: WindowView, history: list[Event], rows: list[tuple[int, int]], *, cutoff: bool) -> None:
+def agrees(
+    view: WindowView,
+    history: list[Event],
+    rows: list[tuple[int, int]],
+    *,
+    cutoff: bool,
+    more_than: int | None = None,
+) -> None:
     keys, at = [key for key, _ in rows], [t for _, t in rows]
-    found = evaluate(view, history, keys, at, cutoff=cutoff)
+    found = evaluate(view, history, keys, at, cutoff=cutoff, more_than=more_than)
     for name, aggregate in zip(view.features, view.aggregates, strict=True):
         expected = np.array([feature(view, aggregate, history, k, t, cutoff) for k, t in rows], np.float32)
         np.testing.assert_array_equal(found.columns[name].view(np.int32), expected.view(np.int32), err_msg=name)
@@ -68,6 +89,49 @@ def test_agrees_with_the_oracle_to_the_bit(
     agrees(a_view(max_events=cap), history, rows, cutoff=cutoff)
     agrees(a_view(max_events=1_000, retention=25), history, rows, cutoff=cutoff)
     agrees(endless_view(max_events=cap), history, rows, cutoff=cutoff)
+
+
+@given(histories(), ROWS, st.booleans(), st.sampled_from(["1us", "3us", "7us", "10us"]), st.sampled_from([0, 1, 5, 64]))
+@settings(max_examples=400, deadline=None)
+def test_hop_tiles_agree_with_the_oracle_to_the_bit(
+    history: list[Event], rows: list[tuple[int, int]], cutoff: bool, hop: str, more_than: int
+) -> None:
+    view = a_view(max_events=None, hop=hop)
+    agrees(view, history, rows, cutoff=cutoff, more_than=more_than)
+    agrees(a_view(max_events=None, hop=hop, retention=25), history, rows, cutoff=cutoff, more_than=more_than)
+    agrees(dataclasses.replace(endless_view(1), max_events=None, hop=hop), history, rows, cutoff=cutoff)
+
+
+@given(st.lists(st.integers(-(2**53) + 1, 2**53 - 1), min_size=1, max_size=200), st.integers(1, 60))
+@settings(max_examples=200, deadline=None)
+def test_the_spread_of_large_numbers_is_exact(values: list[int], hop: int) -> None:
+    history = [Event(0, i % 60, i % 60, i, value) for i, value in enumerate(values)]
+    view = WindowView(
+        name="spread",
+        entity=CARD,
+        source=SOURCE,
+        aggregates=std("amount", "1ms", scale=100),
+        hop=f"{hop}us",
+    )
+    agrees(view, history, [(0, 60)], cutoff=True, more_than=0)
+    agrees(dataclasses.replace(view, hop=None, max_events=1_000), history, [(0, 60)], cutoff=True)
+
+
+@pytest.mark.parametrize("different", [5, 127, 128, 1_000, 50_000])
+def test_many_different_values_are_counted_within_the_declared_tolerance(different: int) -> None:
+    view = WindowView(name="d", entity=CARD, source=SOURCE, aggregates=distinct("amount", "1s"), hop="100ms")
+    random = np.random.default_rng(different)
+    n = 3 * different
+    at = np.sort(random.integers(1, 900_000, n))
+    values = mixed(np.append(np.arange(different), random.integers(0, different, n - different)))
+    events = build_events(np.zeros(n, np.int64), make_records(at, at, np.arange(n), [random.permutation(values)]))
+    layout = tile_layout(view)
+    whole = window_columns(view, events, np.zeros(1, np.int64), np.array([950_000]))
+    single = dataclasses.replace(events, tiles=tiled(layout, events, more_than=n))
+    assert whole.columns == window_columns(view, single, np.zeros(1, np.int64), np.array([950_000])).columns
+    found = float(whole.columns["d__amount_distinct_1s"][0])
+    tolerance = 0 if different < SKETCH else 3 / np.sqrt(SKETCH - 2)
+    assert abs(found - different) <= tolerance * different
 
 
 @given(histories(), ROWS, st.integers(2**50, 2**61))
@@ -148,3 +212,19 @@ def test_a_key_that_forgot_everything_is_not_missing() -> None:
         Status.EXPIRED,
         Status.MISSING,
     ]
+
+
+def test_a_view_declares_one_kind_of_window() -> None:
+    with pytest.raises(DefinitionError, match=r"activity\.hop"):
+        a_view(max_events=5, hop="1us")
+    with pytest.raises(DefinitionError, match="at most 10us"):
+        a_view(max_events=None, hop="11us")
+    with pytest.raises(DefinitionError, match=r"activity\.max_events"):
+        a_view(max_events=0)
+    assert a_view().step == 0
+
+
+@pytest.mark.parametrize(("window", "hop"), [("7d", "6h"), ("1d", "1h"), ("90d", "1d"), ("60s", "1s"), ("10us", "1us")])
+def test_a_hop_that_is_not_declared_is_a_twentieth_of_the_shortest_window(window: str, hop: str) -> None:
+    view = dataclasses.replace(a_view(None), aggregates=count(window, "365d"))
+    assert view.step == parse_duration(hop)

@@ -18,7 +18,8 @@ from headway.core.settings import Settings, load_settings
 from headway.core.types import Principal
 from headway.governance.audit import MemoryAudit
 from headway.governance.keys import MODEL_SIGN, signer_for
-from headway.governance.registry import RegisteredVersion, Registry, registry_from
+from headway.governance.registered_version import RegisteredVersion
+from headway.governance.registry import Registry, registry_from
 from headway.governance.signing import TrustRoot
 from headway.governance.statement import sign_version, verify_version
 from tests.governance.conftest import NOW

@@ -15,10 +15,10 @@ from headway.core.times import DAY, SECOND
 from headway.serving import outcome_ids as module
 from headway.serving import spool
 from headway.serving.decision_ids import DecisionIds
+from headway.serving.drain import read_prefix
 from headway.serving.outcome_ids import FREE, TAKEN, outcome_ids
 from headway.serving.outcomes import Outcomes, OutcomesAnswer, drain_outcomes, outcomes_folder
 from headway.serving.protocol import OutcomeRow
-from headway.serving.spool import read_prefix
 from tests.features.conftest import redis_url
 from tests.serving.test_spool import Lake
 

@@ -19,8 +19,8 @@ from benchmarks.stage import USE_CASE, Stage
 from headway.client import Client
 from headway.core.clock import SystemClock
 from headway.core.errors import NotSigned, Tampered
+from headway.serving.drain import drain
 from headway.serving.recorder import decisions_folder
-from headway.serving.spool import drain
 from tests.serving.test_spool import Lake
 
 pytestmark = [pytest.mark.platform, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]

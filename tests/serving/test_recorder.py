@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from headway.serving.drain import drain
 from headway.serving.recorder import DecisionRecorder, decision_log_schema
-from headway.serving.spool import drain
 from tests.serving.helpers import Toy, service
 from tests.serving.test_spool import Lake
 

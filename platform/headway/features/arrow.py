@@ -15,6 +15,7 @@ from headway.core.types import Int64
 from headway.features.aggregates import HASHED
 from headway.features.definitions import EventSource, WindowView
 from headway.features.events import FOREVER, NULL, Events, build_events, event_ids, make_records, scaled
+from headway.features.tiles import mixed
 
 ARROW_TYPES = {
     "int64": pa.int64(),
@@ -157,7 +158,7 @@ def _values(table: pa.Table, name: str, dtype: str, scale: int) -> Int64:
     if values.dtype.kind == "f":
         values = (values.astype(np.float64) + 0.0).view(np.int64)  # −0 is 0
     identities = np.full(len(there), NULL, np.int64)
-    identities[there] = event_ids(values.astype(np.int64) if values.dtype.kind == "b" else values)
+    identities[there] = mixed(event_ids(values.astype(np.int64) if values.dtype.kind == "b" else values))
     return identities
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, names_near
-from headway.core.times import EVENT_TIME, HOUR
+from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_duration, parse_duration
 from headway.features.aggregates import Aggregate
 from headway.features.transformations import Transformation
 
+_HOPS = (SECOND, 5 * SECOND, 15 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, DAY)
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
 
 
@@ -84,27 +85,66 @@ class EventSource:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowView:
-    """Aggregates of one source per entity, evaluated at the decision time from the key's own events (`exact`)."""
+    """Aggregates of one source per entity, evaluated at the decision time.
+
+    By default windows are made of hop tiles: sums of the events between two multiples of `hop`, of which a window takes
+    whole ones. It ends at the decision time exactly and reaches up to one `hop` further back than declared (of a window
+    with an offset, the end too lies up to one hop further back): that is the error, and there is no other. With
+    `max_events` windows are `exact` instead, and a key's events are kept one by one, so many at most.
+    """
 
     name: str
     entity: Entity
     source: EventSource
     aggregates: tuple[Aggregate, ...]
-    max_events: int
-    """Declared cap on retained events per key; `overflow` says what happens beyond."""
+    hop: str | None = None
+    """Step of the windows' beginnings, such as `5m`; None: chosen, a twentieth of the shortest window at most."""
+    max_events: int | None = None
+    """Makes windows exact: the declared cap on retained events per key; `overflow` says what happens beyond."""
     overflow: Overflow = Overflow.DROP_OLDEST
     retention: int | None = None
     """Microseconds of events kept per key; None: derived, the longest window plus its offset; a view with an aggregate
-    without window keeps everything up to `max_events`."""
+    without window keeps everything, or up to `max_events`."""
     owner: str = ""
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse columns that the source lacks."""
+        """Refuse columns that the source lacks, two kinds of window at once, and a hop that is longer than a window."""
         _require_column(self.source, self.entity.key, f"{self.name}.entity")
         for aggregate in self.aggregates:
             if aggregate.column is not None:
                 _require_column(self.source, aggregate.column, f"{self.name}.aggregates")
+        if self.max_events is None:
+            shortest = min((a.window for a in self.aggregates if a.window is not None), default=DAY)
+            if not 0 < self.step <= shortest:
+                raise DefinitionError(
+                    f"{self.hop!r} is longer than the shortest window",
+                    field=f"{self.name}.hop",
+                    expected=f"at most {format_duration(shortest)}",
+                )
+        elif self.hop is not None:
+            raise DefinitionError(
+                "the view has both hop and max_events",
+                field=f"{self.name}.hop",
+                expected="hop: windows of tiles, or max_events: exact windows",
+            )
+        elif self.max_events < 1:
+            raise DefinitionError(f"{self.max_events}", field=f"{self.name}.max_events", expected="1 or more")
+
+    @property
+    def exact(self) -> bool:
+        """Whether windows are evaluated event by event."""
+        return self.max_events is not None
+
+    @cached_property
+    def step(self) -> int:
+        """The hop in microseconds, by which windows may reach too far back; 0: exact."""
+        if self.max_events is not None:
+            return 0
+        if self.hop is not None:
+            return parse_duration(self.hop, field=f"{self.name}.hop")
+        shortest = min((a.window for a in self.aggregates if a.window is not None), default=20 * DAY)
+        return max([1, *(hop for hop in _HOPS if hop <= shortest // 20)])
 
     @cached_property
     def columns(self) -> tuple[tuple[str, int], ...]:
@@ -117,13 +157,18 @@ class WindowView:
         return tuple(f"{self.name}__{aggregate.name}" for aggregate in self.aggregates)
 
     @property
-    def horizon(self) -> int | None:
-        """Microseconds of history that a read may need; None: unbounded."""
+    def reach(self) -> int | None:
+        """Microseconds of history that count; None: unbounded."""
         if self.retention is not None:
             return self.retention
         if any(a.window is None for a in self.aggregates):
             return None
         return max((a.window or 0) + a.offset for a in self.aggregates)
+
+    @property
+    def horizon(self) -> int | None:
+        """Microseconds of history that a read may need; None: unbounded."""
+        return None if self.reach is None else self.reach + self.step
 
     def describe(self) -> dict[str, Any]:
         """Return the definition as builtin types."""
@@ -134,9 +179,8 @@ class WindowView:
             "dtype": self.entity.dtype,
             "source": self.source.name,
             **({} if self.source.retracts is None else {"retracts": self.source.retracts}),
-            "max_events": self.max_events,
-            "overflow": self.overflow.value,
-            "retention": self.horizon,
+            **({"max_events": self.max_events, "overflow": self.overflow.value} if self.exact else {"hop": self.step}),
+            "retention": self.reach,
             "aggregates": [aggregate.describe() for aggregate in self.aggregates],
         }
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from headway.core.errors import InvalidValue
 from headway.core.types import Int64
+
+if TYPE_CHECKING:
+    from headway.features.tiles import Tiles
 
 NULL = np.iinfo(np.int64).min
 """A missing value of a kept column."""
@@ -40,6 +44,8 @@ class Events:
     known_time from which on the event no longer counts, or `FOREVER`."""
     truncated_before: Int64
     """int64[m]: events up to and including this event time may have been forgotten; `NEVER`: none were."""
+    tiles: Tiles | None = None
+    """Sums of events that are not among the records any more; None: there are none, or the view has no tiles."""
 
     def __len__(self) -> int:
         """Return the number of events."""

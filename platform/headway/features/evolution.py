@@ -11,6 +11,7 @@ from typing import Any
 
 from headway.core.canonical import canonical
 from headway.core.errors import DefinitionError
+from headway.core.times import format_duration
 from headway.features.aggregates import Aggregate, Statistic
 from headway.features.definitions import Entity, EventSource, Overflow, RowView, View, WindowView
 
@@ -62,8 +63,9 @@ def view_of(described: Mapping[str, Any], source: EventSource) -> View:
         entity=entity,
         source=source,
         aggregates=tuple(aggregates),
-        max_events=described["max_events"],
-        overflow=Overflow(described["overflow"]),
+        hop=None if "hop" not in described else format_duration(described["hop"]),
+        max_events=described.get("max_events"),
+        overflow=Overflow(described.get("overflow", Overflow.DROP_OLDEST)),
         retention=described["retention"],
     )
 

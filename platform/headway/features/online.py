@@ -121,7 +121,7 @@ class OnlineReader:
             columns.update(rows)
             status.update(zip(plan.names, states, strict=True))
             return
-        events, _ = codec.unpack(plan.view, values)
+        events, _ = codec.unpack(plan.view, values, plan.layout)
         row_key = np.arange(len(values)) if position is None else position
         found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
         columns.update(found.columns)

@@ -7,22 +7,23 @@ two writers never lose an event and late or repeated ones change nothing they sh
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import redis
 
 from headway.core.clock import Clock, SystemClock
 from headway.core.errors import Conflict, InvalidValue, Unavailable
-from headway.core.times import DAY
 from headway.core.types import Int64
 from headway.features import codec
-from headway.features.arrow import conform, events_of, needed
-from headway.features.definitions import Overflow, RowView, View, WindowView
-from headway.features.events import FOREVER, NEVER, Events, build_events
+from headway.features.arrow import conform, events_of, locate, needed
+from headway.features.definitions import RowView, View, WindowView
+from headway.features.events import NEVER, Events
+from headway.features.merging import Merged, merge
 from headway.features.row_store import RowStore
 
 _SWAP = """
@@ -46,8 +47,6 @@ _CHUNK = 512
 _TIMEOUT_S = 10.0
 ALL = -2
 """In place of a bucket: all of them, and those that have no file yet."""
-SLACK = 3 * DAY
-"""Events are kept this much longer than the longest window, for reads that come late."""
 
 
 @dataclass(kw_only=True)
@@ -64,26 +63,26 @@ class WriteReport:
     """Events dropped because their key holds more than `max_events`."""
     retries: int = 0
     """Keys written again because another writer was first."""
+    rebuilt: int = 0
+    """Keys made anew from the lake, because events came after their tile was closed."""
 
 
-@dataclass(kw_only=True)
-class _Merged:
-    events: Events
-    values: list[bytes] = field(default_factory=list)
-    pruned: int = 0
-    overflowed: int = 0
+History = Callable[[WindowView, npt.NDArray[np.generic]], pa.Table]
+"""View, keys → all rows of the view's source that these keys have, as the lake knows them now."""
 
 
 class OnlineStore:
     """Packed events per (window view, key) and packed rows per (entity, key) on a Redis-protocol server."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None, history: History | None = None) -> None:
+        """Connect on first use; `history` is asked for keys whose late events only the lake can place."""
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
         )
         self._swap = self._client.register_script(_SWAP)
         self._raise = self._client.register_script(_RAISE)
         self._rows = RowStore(self._client, clock or SystemClock())
+        self._history = history
 
     def write(self, view: View, events: pa.Table) -> WriteReport:
         """Merge rows of the view's source into the store; Unavailable if the server is away.
@@ -183,79 +182,60 @@ class OnlineStore:
         return removed + (int(self._client.unlink(*batch)) if batch else 0)
 
     def _write_keys(self, view: WindowView, new: Events, report: WriteReport) -> None:
-        names = [codec.prefix(view) + str(key).encode() for key in new.keys.tolist()]
-        todo = np.arange(len(names))
+        """Merge and swap in until nobody was faster; keys that need their whole history are made anew."""
+        todo, late = np.arange(len(new.keys)), []
         for _ in range(_ATTEMPTS):
-            part = new if len(todo) == len(names) else _pick(new, todo)
-            wanted = [names[i] for i in todo]
-            stored: list[bytes | None] = self._client.mget(wanted)
+            part = new if len(todo) == len(new.keys) else _pick(new, todo)
+            stored = self._client.mget(_names(view, part))
             merged = merge(view, part, stored)
-            arguments: list[bytes] = []
-            for old, value in zip(stored, merged.values, strict=True):
-                arguments += [b"" if old is None else old[: codec.HEADER.size], value]
-            lost = self._swap(keys=wanted, args=arguments)
+            late += todo[merged.late].tolist()
+            fine = np.flatnonzero(~merged.late)
+            lost = fine[self._swapped(view, part, stored, merged, fine)]
             report.pruned += merged.pruned
             report.overflowed += merged.overflowed
-            if not lost:
-                return
             report.retries += len(lost)
-            todo = todo[np.array(lost) - 1]
-        raise Conflict(
-            f"{len(todo)} keys of {view.name} keep changing", hint="look who else is writing: headway status"
-        )
+            todo = todo[lost]
+            if not len(todo):
+                break
+        else:
+            raise _contested(view, len(todo))
+        if late:
+            self._make_anew(view, new.keys[np.array(late)], report)
 
-
-def merge(view: WindowView, new: Events, stored: list[bytes | None]) -> _Merged:
-    """Return the new value of each key of `new`, whose stored values are given in the same order."""
-    old, sequences = codec.unpack(view, stored)
-    m = len(new.keys)
-    if len(old) == 0:
-        both = Events(
-            keys=np.arange(m),
-            offsets=new.offsets,
-            records=new.records,
-            truncated_before=old.truncated_before,
-        )
-    else:
-        codes = [np.repeat(np.arange(m), np.diff(each.offsets)) for each in (old, new)]
-        both = build_events(
-            np.concatenate(codes),
-            np.concatenate([old.records, new.records]),
-            retracts=view.source.retracts is not None,
-        )
-    begin, expired = _bounds(view, both, new)
-    truncated = old.truncated_before.copy()
-    dropped = begin > both.offsets[:-1]
-    truncated[dropped] = np.maximum(truncated[dropped], both.event_time[begin[dropped] - 1])
-    merged = _Merged(
-        events=both, pruned=int(expired.sum()), overflowed=int((begin - both.offsets[:-1] - expired).sum())
-    )
-    for i in range(m):
-        body = both.records[begin[i] : both.offsets[i + 1]].tobytes()
-        merged.values.append(codec.pack(sequences[i] + 1, int(truncated[i]), body))
-    return merged
-
-
-def _bounds(view: WindowView, both: Events, new: Events) -> tuple[Int64, Int64]:
-    """Return where each key's kept events begin, and how many before that are out of every window's reach."""
-    start, end = both.offsets[:-1], both.offsets[1:]
-    begin = start.copy()
-    if view.horizon is not None:
-        known = np.where(both.known_time == FOREVER, both.event_time, both.known_time)
-        newest = np.maximum.reduceat(known, start)
-        too_old = both.event_time <= np.repeat(newest - view.horizon - SLACK, end - start)
-        begin = start + np.add.reduceat(too_old.astype(np.int64), start)
-    expired = begin - start
-    if view.overflow is Overflow.REJECT:
-        full = np.flatnonzero(end - begin > view.max_events)
-        if len(full):
+    def _make_anew(self, view: WindowView, keys: npt.NDArray[np.generic], report: WriteReport) -> None:
+        """Replace the values of keys by what the lake has of them."""
+        if self._history is None:
             raise InvalidValue(
                 view.entity.key,
-                f"{new.keys[full[0]]} has more than {view.max_events} events in {view.name}",
-                hint="raise max_events or drop the oldest",
+                f"{keys[0]} has events from before its tiles of {view.name} were closed, and the store knows no lake",
+                hint="headway features materialize",
             )
-    headroom = view.max_events + view.max_events // 8 + 8
-    return np.maximum(begin, end - headroom), expired
+        for _ in range(_ATTEMPTS):
+            names = [codec.prefix(view) + str(key).encode() for key in keys.tolist()]
+            stored = self._client.mget(names)  # before the lake is read: what is written after that is not lost
+            whole = events_of(view, conform(view.source, self._history(view, keys), needed(view)))
+            found = _pick(whole, locate(whole.keys, keys))
+            merged = merge(view, found, stored, anew=True)
+            lost = self._swapped(view, found, stored, merged, np.arange(len(keys)))
+            report.rebuilt += len(keys) - len(lost)
+            report.retries += len(lost)
+            keys = keys[lost]
+            if not len(keys):
+                return
+        raise _contested(view, len(keys))
+
+    def _swapped(
+        self, view: WindowView, part: Events, stored: list[bytes | None], merged: Merged, chosen: Int64
+    ) -> Int64:
+        """Put in the values of the chosen keys; return the places among them where another writer was first."""
+        names, arguments = _names(view, part), []
+        for i in chosen.tolist():
+            old = stored[i]
+            arguments += [b"" if old is None else old[: codec.HEADER.size], merged.values[i]]
+        if not arguments:
+            return np.zeros(0, np.int64)
+        lost = self._swap(keys=[names[i] for i in chosen.tolist()], args=arguments)
+        return np.array(lost, np.int64) - 1
 
 
 def _part(events: Events, low: int, high: int) -> Events:
@@ -272,6 +252,14 @@ def _pick(events: Events, positions: Int64) -> Events:
         records=events.records[rows],
         truncated_before=np.full(len(positions), NEVER, np.int64),
     )
+
+
+def _names(view: WindowView, events: Events) -> list[bytes]:
+    return [codec.prefix(view) + str(key).encode() for key in events.keys.tolist()]
+
+
+def _contested(view: WindowView, keys: int) -> Conflict:
+    return Conflict(f"{keys} keys of {view.name} keep changing", hint="look who else is writing: headway status")
 
 
 def _materialized_key(view: View) -> bytes:

@@ -114,6 +114,22 @@ def row_columns(
     Keys and times of all pieces are read first, the view's columns afterwards and only where rows won, so that memory
     follows the label rows and the largest piece, not the source.
     """
+    found, offsets = _walk(view, pieces, keys, at, cutoff=cutoff, ttl=view.ttl)
+    return RowColumns(table=gather(view.columns, pieces, found.row, offsets), status=found.status)
+
+
+def newest_rows(
+    view: RowView, pieces: Sequence[Piece], keys: pa.Array, at: Int64, columns: Sequence[str], *, cutoff: bool = True
+) -> pa.Table:
+    """Return the source rows that a RowView's label rows rest on, however old, without label rows that have none."""
+    found, offsets = _walk(view, pieces, keys, at, cutoff=cutoff, ttl=None)
+    return gather(columns, pieces, found.row[found.row >= 0], offsets)
+
+
+def _walk(
+    view: RowView, pieces: Sequence[Piece], keys: pa.Array, at: Int64, *, cutoff: bool, ttl: int | None
+) -> tuple[Found, list[int]]:
+    """Return the newest source row of each label row, and the number of the first row of each piece, and of all."""
     index = KeyIndex([pa.chunked_array([keys])])
     labels = group(index.labels(len(at)), at, len(index))
     textual = view.source.columns[view.source.id] == "string"
@@ -132,12 +148,12 @@ def row_columns(
                 first=offsets[-1],
             )
             offsets.append(offsets[-1] + table.num_rows)
-        return asof.found(view.ttl), offsets, ties
+        return asof.found(ttl), offsets, ties
 
     found, offsets, ties = walk(with_ids=not textual)
     if textual and ties:  # identities of text are dear, and decide only between ties
         found, offsets, _ = walk(with_ids=True)
-    return RowColumns(table=gather(view.columns, pieces, found.row, offsets), status=found.status)
+    return found, offsets
 
 
 def gather(columns: Sequence[str], pieces: Sequence[Piece], row: Int64, offsets: Sequence[int]) -> pa.Table:

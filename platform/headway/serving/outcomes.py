@@ -17,9 +17,10 @@ from headway.core.control import ControlStore
 from headway.core.errors import Forbidden, InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.serving.decision_ids import DecisionIds
+from headway.serving.drain import Committer, drain
 from headway.serving.outcome_ids import FREE, TAKEN, OutcomeIds, outcome_ids, owner_of
 from headway.serving.protocol import OutcomeRow
-from headway.serving.spool import Committer, Spool, drain
+from headway.serving.spool import Spool
 
 _SCHEMA = pa.schema(
     [

@@ -14,8 +14,9 @@ import pyarrow as pa
 from headway.core.clock import Clock
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.features.definitions import FeatureService
+from headway.serving.drain import Committer, drain
 from headway.serving.schema import DecisionSchema
-from headway.serving.spool import Committer, Spool, drain
+from headway.serving.spool import Spool
 from headway.serving.work import Recorded
 
 _ARROW = {

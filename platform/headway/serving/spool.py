@@ -1,4 +1,4 @@
-"""Spool files: appended in one thread, made durable in groups, drained by whoever commits to the lake.
+"""Spool files: appended in one thread, made durable in groups, drained (`serving.drain`) by who commits to the lake.
 
 A file is an Arrow IPC stream. Each group of rows is one record batch, written and synchronised at most 50 ms after its
 first row came; after a kill -9 every complete batch before the torn end is readable. While a writer lives it holds an
@@ -8,20 +8,19 @@ exclusive lock on its `*.open` file, which gets that name only once it is locked
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.errors import DefinitionError, HeadwayError, InputError, Unavailable
+from headway.core.errors import Unavailable
 from headway.governance.files import sync_folder
 
 T = TypeVar("T")
@@ -33,22 +32,10 @@ GROUP_S = 0.05
 _ROLL_S = 5.0
 _ROLL_ROWS = 200_000
 _FULL_ROWS = 200_000
-_DRAFT = ".new"
+DRAFT = ".new"
+"""Ending of a file that is not locked yet."""
 _SYNC_S = 5.0
 """Longest wait for an item to be on disk."""
-_SLICE_FILES = 64
-_SLICE_BYTES = 64 << 20
-"""What a drain holds in memory and commits at once, unless one file is larger."""
-Keep: TypeAlias = Callable[[pa.Table, str], pa.Table]
-"""(rows of a file, its batch id) → the rows to commit."""
-
-
-class Committer(Protocol):
-    """The only writer of the lake (`headway.features.committer`)."""
-
-    def append_many(self, table: str, batches: Sequence[tuple[pa.Table, str]]) -> object:
-        """Append batches of one schema in one commit, each once per batch id, however often it is called."""
-        ...
 
 
 class Spool(Generic[T]):
@@ -196,7 +183,7 @@ class Spool(Generic[T]):
         if path.exists():
             raise FileExistsError(f"{path.name} is there already")
         while True:
-            draft = path.with_name(f".{path.stem}{_DRAFT}")
+            draft = path.with_name(f".{path.stem}{DRAFT}")
             file = draft.open("xb")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -221,82 +208,3 @@ class Spool(Generic[T]):
         self._path.rename(self._path.with_suffix(".arrows"))
         self._file.close()
         self._file = self._stream = None
-
-
-def read_prefix(path: Path) -> pa.Table | None:
-    """Return the rows of every complete batch of a spool file, None if there is none."""
-    batches: list[pa.RecordBatch] = []
-    with path.open("rb") as file:
-        try:
-            for batch in pa.ipc.open_stream(file):
-                batches.append(batch)  # noqa: PERF402  # `extend` would lose the batches before a torn one
-        except (pa.ArrowInvalid, OSError, EOFError, StopIteration):
-            _LOG.info("%s ends in a torn batch; %d complete ones are kept", path.name, len(batches))
-    # one chunk per column: a group of rows is small, and whoever serialises the table pays for every chunk
-    return pa.Table.from_batches(batches).combine_chunks() if batches else None
-
-
-def drain(folder: Path, table: str, committer: Committer, *, keep: Keep | None = None) -> int:
-    """Commit every finished spool file to `table`, slice by slice, and remove it; return the rows committed.
-
-    Idempotent: the batch id is the file's name, so a drain that dies between commit and removal repeats harmlessly.
-    `keep` may leave out rows of a file, and must leave out the same ones when it is repeated. Files that do not fit the
-    table stay, and their error is raised after the others were drained.
-    """
-    rows, refused = 0, list[HeadwayError]()
-    for paths, slice_ in _slices(folder):
-        read = slice_ if keep is None else [(keep(data, batch_id), batch_id) for data, batch_id in slice_]
-        batches = [(data, batch_id) for data, batch_id in read if data.num_rows]
-        try:
-            if batches:
-                committer.append_many(table, batches)
-        except (DefinitionError, InputError) as error:
-            refused.append(error)
-            continue
-        for path in paths:
-            path.unlink(missing_ok=True)
-        rows += sum(data.num_rows for data, _ in batches)
-    if refused:
-        raise refused[0]
-    return rows
-
-
-def _slices(folder: Path) -> Iterator[tuple[list[Path], list[tuple[pa.Table, str]]]]:
-    """Give the finished files and their rows with batch ids, in slices of bounded size and one schema each."""
-    paths: list[Path] = []
-    batches: list[tuple[pa.Table, str]] = []
-    for path in _finished(folder):
-        data = read_prefix(path)
-        if data is not None and batches:
-            size = data.nbytes + sum(batch.nbytes for batch, _ in batches)
-            if size > _SLICE_BYTES or data.schema != batches[0][0].schema or len(paths) >= _SLICE_FILES:
-                yield paths, batches
-                paths, batches = [], []
-        paths.append(path)
-        if data is not None:
-            batches.append((data, f"{folder.name}/{path.stem}"))
-    if paths:
-        yield paths, batches
-
-
-def _finished(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
-    for path in folder.glob(f".*{_DRAFT}"):  # no rows are in it yet
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            if _writer_is_dead(file):
-                path.unlink()
-    for path in sorted(folder.glob("*.open")):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:  # its writer may roll it meanwhile
-            if _writer_is_dead(file):
-                path.rename(path.with_suffix(".arrows"))
-    yield from sorted(folder.glob("*.arrows"))
-
-
-def _writer_is_dead(file: IO[bytes]) -> bool:
-    """Return whether the lock that a living writer holds is free."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

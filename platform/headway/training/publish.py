@@ -18,7 +18,8 @@ from headway.core.types import Matrix, Principal
 from headway.features.kernel import kernel_sha256
 from headway.features.profile import Profile
 from headway.governance.contract import LoadedContract
-from headway.governance.registry import RegisteredVersion, Registry
+from headway.governance.registered_version import RegisteredVersion
+from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.governance.statement import ModelStatement, sign_version
 from headway.models.artefact import write_artefact

@@ -1,0 +1,95 @@
+"""MLflow's client: configured by environment, connected at first use, its errors turned into ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from headway.core.errors import Conflict, NotFound, PlatformError, Unavailable
+
+_MLFLOW_ENVIRONMENT = {
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+}
+"""MLflow is configured by environment only; whatever the installation set itself stays."""
+
+
+class Mlflow:
+    """One tracking server or database; nothing is imported or opened before the first call."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._connected: Any = None
+
+    @contextmanager
+    def calls(self, kind: str, what: str) -> Iterator[Any]:
+        """Give the client, and turn MLflow's errors into ours."""
+        if self._connected is None:
+            self._connected = _client(self._uri)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield self._connected
+        except MlflowException as error:
+            raise _translated(error, kind, what) from error
+
+
+def _client(uri: str) -> Any:
+    for key, value in _MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def unless_exists(create: Callable[[], object]) -> None:
+    """Create something that another process may have created meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        create()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _translated(error: Any, kind: str, what: str) -> Exception:
+    code = error.error_code
+    missing_alias = code == "INVALID_PARAMETER_VALUE" and "alias" in str(error)
+    if code == "RESOURCE_DOES_NOT_EXIST" or missing_alias:
+        return NotFound(kind, what)
+    if code in {"RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT"}:
+        return Conflict(f"{what}: {error.message}", hint="read it again and repeat")
+    if code in {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"}:
+        return Unavailable(f"the registry does not answer: {error.message}", retry_after_s=2.0, hint="headway status")
+    return PlatformError(f"the registry refused {what}: {error.message}", hint="headway status")
+
+
+def experiment_of(client: Any, name: str, artifacts: Path | None) -> str:
+    """Return the id of a model's experiment, made where it is new."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None if artifacts is None else (artifacts / name).absolute().as_uri()
+        unless_exists(lambda: client.create_experiment(name, artifact_location=location))
+        found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
+
+
+def log_values(
+    client: Any, run_id: str, metrics: Mapping[str, float], params: Mapping[str, object], *, now: int
+) -> None:
+    """Record all values in one call; `now` is in UTC milliseconds."""
+    from mlflow.entities import Metric, Param
+
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, float(number), now, 0) for key, number in metrics.items()],
+        params=[Param(key, str(value)) for key, value in params.items()],
+    )
