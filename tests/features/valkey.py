@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from importlib import util
@@ -46,3 +47,13 @@ class Valkey:
             self._process.wait(10)
             self._process = None
             self._socket.unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """Stop it without closing its connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)

@@ -164,8 +164,12 @@ def read_files(
     *,
     event_time: tuple[int, int] | None = None,
     known_by: int | None = None,
+    keys: tuple[str, pa.Array] | None = None,
 ) -> pa.Table:
-    """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly."""
+    """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly.
+
+    `keys` are a column and the values that it may have.
+    """
     names = list(columns) if columns is not None else schema.names
     plain = pa.schema([pa.field(field.name, _small(field.type)) for field in schema])
     if not paths:
@@ -173,14 +177,16 @@ def read_files(
     system, _ = pafs.FileSystem.from_uri(paths[0])
     inside = [pafs.FileSystem.from_uri(path)[1] for path in paths]
     data = pads.dataset(inside, schema=plain, filesystem=system, format="parquet")
-    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by)))
+    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys)))
 
 
 def _small(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(kind) else kind
 
 
-def _filter(event_time: tuple[int, int] | None, known_by: int | None) -> pc.Expression | None:
+def _filter(
+    event_time: tuple[int, int] | None, known_by: int | None, keys: tuple[str, pa.Array] | None
+) -> pc.Expression | None:
     def moment(microseconds: int) -> pa.Scalar:
         return pa.scalar(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
 
@@ -189,6 +195,8 @@ def _filter(event_time: tuple[int, int] | None, known_by: int | None) -> pc.Expr
         parts += [pc.field(EVENT_TIME) >= moment(event_time[0]), pc.field(EVENT_TIME) < moment(event_time[1])]
     if known_by is not None:
         parts.append(pc.field(KNOWN_TIME) <= moment(known_by))
+    if keys is not None:
+        parts.append(pc.field(keys[0]).isin(keys[1]))
     if not parts:
         return None
     whole = parts[0]

@@ -1,0 +1,83 @@
+"""Features of a few keys straight from the lake, in the form that the online reader gives: for when that one is behind.
+
+Only files and rows of the wanted keys are read, of the newest snapshot, governed and audited like every other read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headway.core.types import Columns, Int64, Principal
+from headway.features.arrow import ARROW_TYPES, events_of
+from headway.features.definitions import FeatureService, RowView, View
+from headway.features.join_work import columns_of
+from headway.features.lake import bucket_of
+from headway.features.online import OnlineRows
+from headway.features.point_in_time import row_columns, view_columns
+from headway.features.reader import LakeReader, read_files
+
+
+class LakeFeatures:
+    """Computes views of one service; blocking, so call it from a thread."""
+
+    def __init__(
+        self, service: FeatureService, reader: Callable[[], LakeReader], principal: Callable[[], Principal]
+    ) -> None:
+        self._views = {view.name: view for view in service.views}
+        self._open = reader
+        self._principal = principal
+        self._reader: LakeReader | None = None
+
+    def read(self, views: Sequence[str], keys: Columns, at: Int64) -> OnlineRows:
+        """Return the features of n rows as of their decision times, as far as they were known then.
+
+        Args:
+            views: Which views.
+            keys: Entity key column → n keys: int64, or object for strings and nulls.
+            at: int64[n], UTC microseconds.
+        """
+        self._reader = self._reader or self._open()
+        columns: Columns = {}
+        status: dict[str, npt.NDArray[np.uint8]] = {}
+        for name in views:
+            view = self._views[name]
+            found, states = _evaluate(view, self._reader, self._principal(), keys[view.entity.key], at)
+            columns.update(found)
+            status[name] = states
+        return OnlineRows(columns=columns, status=status, watermark={})
+
+
+def _evaluate(
+    view: View, reader: LakeReader, principal: Principal, wanted: npt.NDArray[np.generic], at: Int64
+) -> tuple[Columns, npt.NDArray[np.uint8]]:
+    key, source = view.entity.key, view.source
+    owners = pa.array(wanted.tolist(), ARROW_TYPES[view.entity.dtype])
+    distinct = owners.unique().drop_null()
+    low = -(2**62) if view.horizon is None else int(at.min()) - view.horizon
+    span = (low, int(at.max()) + 1)
+    plan = reader.plan(source, principal, principal.purpose)
+    paths = plan.paths
+    if source.bucket_by == key:
+        buckets = set(bucket_of(distinct, source.buckets).tolist())
+        paths = tuple(path for path, bucket in plan.files if bucket in buckets)
+    table = read_files(
+        plan.schema, paths, columns_of(view), event_time=span, known_by=int(at.max()), keys=(key, distinct)
+    )
+    if isinstance(view, RowView):
+        rows = row_columns(view, [table.select], owners, at)
+        return {name: _plain(rows.table[name]) for name in view.features}, rows.status
+    windows = view_columns(view, events_of(view, table), wanted, at)
+    return dict(windows.columns), windows.status
+
+
+def _plain(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
+    """Return a column as the online reader gives it: missing numbers as NaN, missing strings as None."""
+    if pa.types.is_string(column.type):
+        return np.array(column.to_pylist(), object)
+    if column.null_count and not pa.types.is_floating(column.type):
+        column = column.cast(pa.int64()).cast(pa.float64())
+    return np.asarray(column.to_numpy())
