@@ -17,9 +17,9 @@ from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.features.recompute import LakeFeatures
 from headway.governance.audit_event import MemoryAudit
+from tests.features.histories import a_history
 from tests.features.oracle import SOURCE as PAYMENTS
 from tests.features.oracle import a_view
-from tests.features.test_historical import a_history
 from tests.features.test_online import table
 from tests.features.test_online_store import CARDS, LIMITS, SOURCE, changes
 

@@ -57,19 +57,16 @@ def _evaluate(
     key, source = view.entity.key, view.source
     owners = pa.array(wanted.tolist(), ARROW_TYPES[view.entity.dtype])
     distinct = owners.unique().drop_null()
-    low = -(2**62) if view.horizon is None else int(at.min()) - view.horizon
-    span = (low, int(at.max()) + 1)
     plan = reader.plan(source, principal, principal.purpose)
     paths = plan.paths
     if source.bucket_by == key:
         buckets = set(bucket_of(distinct, source.buckets).tolist())
         paths = tuple(path for path, bucket in plan.files if bucket in buckets)
-    table = read_files(
-        plan.schema, paths, columns_of(view), event_time=span, known_by=int(at.max()), keys=(key, distinct)
-    )
+    table = read_files(plan.schema, paths, columns_of(view), known_by=int(at.max()), keys=(key, distinct))
     if isinstance(view, RowView):
         rows = row_columns(view, [table.select], owners, at)
-        return {name: _plain(rows.table[name]) for name in view.features}, rows.status
+        columns = {name: _plain(column) for name, column in zip(view.features, rows.table.columns, strict=True)}
+        return columns, rows.status
     windows = view_columns(view, events_of(view, table), wanted, at)
     return dict(windows.columns), windows.status
 
