@@ -21,6 +21,7 @@ from headway.core.times import EVENT_TIME
 from headway.core.types import Principal
 from headway.features.consistency import ConsistencyReport, check
 from headway.features.historical import training_set
+from headway.features.lake_faults import lake_faults
 from headway.features.online_store import WriteReport
 from headway.features.spine import read_spine
 
@@ -135,7 +136,7 @@ def join(
         out.parent.mkdir(parents=True, exist_ok=True)
         written = 0
         try:
-            with pq.ParquetWriter(partial, joined.schema().base_schema) as file:
+            with lake_faults(f"write {out}"), pq.ParquetWriter(partial, joined.schema().base_schema) as file:
                 for block in joined.iter_batches(batch_format="pyarrow", batch_size=None):
                     file.write_table(block)
                     written += block.num_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,11 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
 from headway.features.lake import PURPOSES, Location, TableSpec, from_lake, open_catalog, open_table
+from headway.features.lake_faults import lake_faults
 from headway.governance.audit_event import AuditSink
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Readable = EventSource | TableSpec | str
@@ -50,18 +55,19 @@ class LakeReader:
 
     def __init__(self, lake: Settings | Location, audit: AuditSink, clock: Clock) -> None:
         self._location = lake if isinstance(lake, Location) else Location.of(lake)
-        self._catalog = open_catalog(self._location)
+        with lake_faults("open the lake"):
+            self._catalog = open_catalog(self._location)
         self._audit = audit
         self._clock = clock
 
     def snapshot(self, table: Readable) -> int:
         """Return the current snapshot id of a table, 0 where it has no rows; NotFound if it does not exist."""
-        snapshot = open_table(self._catalog, _name(table)).current_snapshot()
+        snapshot = self._open(table).current_snapshot()
         return 0 if snapshot is None else int(snapshot.snapshot_id)
 
     def parent(self, table: Readable, snapshot_id: int) -> int:
         """Return the snapshot that a snapshot was added to; 0: none, or it is not there any more."""
-        snapshot = open_table(self._catalog, _name(table)).snapshot_by_id(snapshot_id)
+        snapshot = self._open(table).snapshot_by_id(snapshot_id)
         return 0 if snapshot is None else int(snapshot.parent_snapshot_id or 0)
 
     def scan(
@@ -107,7 +113,7 @@ class LakeReader:
         snapshot_id: int | None = None,
     ) -> ReadPlan:
         """Check the right to read, audit it, and return the files that may hold matching rows."""
-        opened = open_table(self._catalog, _name(table))
+        opened = self._open(table)
         allowed = table.purposes if not isinstance(table, str) else _listed(opened.properties.get(PURPOSES, ""))
         current = opened.current_snapshot()
         wanted = snapshot_id or (0 if current is None else int(current.snapshot_id))
@@ -134,6 +140,10 @@ class LakeReader:
         self._record(principal, resource, purpose, "done")
         schema = opened.schema().as_arrow()
         return ReadPlan(table=_name(table), snapshot_id=wanted, schema=schema, files=tuple(sorted(files)))
+
+    def _open(self, table: Readable) -> Table:
+        with lake_faults(f"read {_name(table)}"):
+            return open_table(self._catalog, _name(table))
 
     def _allow(self, name: str, principal: Principal, purpose: str, allowed: tuple[str, ...]) -> None:
         if principal.expires <= self._clock.now():
