@@ -133,7 +133,7 @@ async def _serve(
         for name, table in tables.items():
             known = table[KNOWN_TIME].to_numpy()
             events = table.filter(pa.array((known >= edge) & (known < until)))
-            for view in service.views:
+            for view in service.stored:
                 if view.source.name == name and events.num_rows:
                     store.write(view, events)
         low, high = np.searchsorted(at, [edge, until])

@@ -88,7 +88,7 @@ def _plain(collector: Collector, runner: asyncio.Runner, folder: Path, server: _
         plugin = {"type": "headway.features.online_store.PackedRedisOnlineStore", "connection_string": url}
         packed = _repository(folder / "packed", plugin, table)
     service, store = _service(sources=1), OnlineStore(url)
-    for view in service.views:
+    for view in service.stored:
         store.write(view, table)
         store.set_watermark(view, SystemClock().now())
     memory = _memory(client, client.keys(row_prefix(_CARD) + b"*")) / effort.entities
@@ -114,10 +114,10 @@ def _plain(collector: Collector, runner: asyncio.Runner, folder: Path, server: _
     collector.add(OURS, "50 floats in 5 views, one source", "memory per entity", "bytes", [memory])
     collector.hold("memory per entity, ours over Feast's", memory / stored, "times", "<=", 0.4)
     for late in (0, SECOND):
-        for view in service.views:
+        for view in service.stored:
             store.clear(view)
         service = _service(sources=_VIEWS)
-        for number, view in enumerate(service.views):
+        for number, view in enumerate(service.stored):
             store.write(view, _rows(effort.entities, moved=number * SECOND, late=late))
         worse = _memory(client, client.keys(row_prefix(_CARD) + b"*")) / effort.entities
         case = "50 floats in 5 views, five sources" + (", known 1 s after the event" if late else "")
@@ -135,7 +135,7 @@ def _fraud(collector: Collector, runner: asyncio.Runner, server: _Server, effort
     moved = {name: _moved(table, SystemClock().now() - MINUTE - last) for name, table in history.items()}
     url, now = server.url, SystemClock().now()
     store, client = OnlineStore(url), redis.Redis.from_url(url)
-    for view in fraud_v1.views:
+    for view in fraud_v1.stored:
         rows = moved[view.source.name]
         store.write(view, rows.filter(pa.array(rows[KNOWN_TIME].to_numpy() <= now)))
         store.set_watermark(view, now)

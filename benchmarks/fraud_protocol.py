@@ -130,7 +130,7 @@ def our_features(facts: Facts, rows: Int) -> npt.NDArray[np.float32]:
     """Return float32 [n, k] of `fraud_v1` by the engine's kernel, with what was known at each decision."""
     at = facts["event_time"][rows]
     columns: Columns = {"amount": facts["amount"][rows]}
-    for view in fraud_v1.views:
+    for view in fraud_v1.stored:
         assert isinstance(view, WindowView), f"{view.name}: the protocol has windows only"
         known = facts["event_time"] + DELAY if view.source.name == "fraud_outcomes" else facts["event_time"] + 1_000_000
         columns.update(_window_features(view, facts, known, rows, at))
@@ -138,7 +138,7 @@ def our_features(facts: Facts, rows: Int) -> npt.NDArray[np.float32]:
 
 
 def _window_features(view: WindowView, facts: Facts, known: Int, rows: Int, at: Int) -> Columns:
-    keys = facts[view.entity.key]
+    keys = facts[view.entity.keys[0]]
     values = [scaled(facts[name], scale, field=name) for name, scale in view.columns]
     events = build_events(keys, make_records(facts["event_time"], known, facts[view.source.id], values))
     row_key = np.searchsorted(events.keys, keys[rows]).astype(np.int64)

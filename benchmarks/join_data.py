@@ -98,7 +98,7 @@ def service_of() -> Any:
 def make_large(work: Path, labels: int, rows: int, keys: int, *, hot: float) -> Data:
     """Write a bucketed lake table chunk by chunk, so that neither this process nor the disk holds it twice.
 
-    Key 0 has the share `hot` of the source rows and of the label rows.
+    Chunks come in the order of time, as events do. Key 0 has the share `hot` of the source rows and of the label rows.
     """
     from headway.core.clock import SystemClock
     from headway.features.committer import Committer
@@ -107,7 +107,7 @@ def make_large(work: Path, labels: int, rows: int, keys: int, *, hot: float) -> 
     for first in range(0, rows, CHUNK):
         rng = np.random.default_rng(first + 10)
         n = min(CHUNK, rows - first)
-        event = START + rng.integers(0, SPAN, n)
+        event = START + rng.integers(SPAN * first // rows, SPAN * (first + n) // rows, n)
         key = np.where(rng.random(n) < hot, 0, rng.integers(0, keys, n))
         values = {name: rng.random(n, np.float32) for name in NAMES}
         ids, created = np.arange(first, first + n), event + rng.permutation(n)

@@ -122,7 +122,7 @@ def _materialize(settings: Settings, service: FeatureService, tables: dict[str, 
 
     store = OnlineStore(settings.redis_features_url)
     now = SystemClock().now()
-    for view in service.views:
+    for view in service.stored:
         rows = tables[view.source.name]
         store.write(view, rows.filter(pc.less_equal(rows[KNOWN_TIME], now)))
         store.set_watermark(view, now + _HOUR)

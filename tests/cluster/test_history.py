@@ -59,7 +59,7 @@ class World:
         self.location = Location.of(settings)
         self.online = Online()
         self.audit = MemoryAudit()
-        self.views: tuple[View, ...] = service.views
+        self.views: tuple[View, ...] = service.stored
         self.at = cast(
             Installation,
             SimpleNamespace(
@@ -132,7 +132,7 @@ def test_sources_go_to_the_lake_and_their_views_online(world: World, history: Hi
 def test_a_new_version_of_a_view_gets_everything_that_the_lake_has(world: World, history: History) -> None:
     visits = tables(48)["visits"]
     world.ingest(history, {"visits": visits.slice(0, 40)}, watermark=START + DAY)
-    (view,) = service.views
+    (view,) = service.stored
     world.views = (view, dataclasses.replace(view, name="longer"))
     world.online.written.clear()
     world.ingest(history, {"visits": visits.slice(40)}, batch="c", watermark=START + 2 * DAY)

@@ -8,7 +8,8 @@ import pytest
 
 from headway.core.errors import InvalidValue
 from headway.features.arrow import cast, conform, keys, locate, times
-from tests.features.oracle import SOURCE
+from headway.features.definitions import Entity
+from tests.features.oracle import CARD, SOURCE
 
 NOON = datetime(2018, 8, 8, 12, tzinfo=UTC)
 MICROSECONDS = 1_533_729_600_000_000
@@ -73,15 +74,15 @@ def test_keys_that_would_collide_when_written_down_stay_apart() -> None:
 
 
 def test_null_keys_survive() -> None:
-    assert keys(pa.table({"k": pa.array([1, None], pa.int64())}), "k", "int64").tolist() == [1, None]
+    assert keys(pa.table({"k": pa.array([1, None], pa.int64())}), Entity(name="k", key="k")).tolist() == [1, None]
     chunks = pa.chunked_array([pa.array([1]), pa.array([2])])
-    assert keys(pa.table({"k": chunks}), "k", "int64").tolist() == [1, 2]
-    assert keys(pa.table({"k": pa.chunked_array([], pa.int64())}), "k", "int64").tolist() == []
+    assert keys(pa.table({"k": chunks}), Entity(name="k", key="k")).tolist() == [1, 2]
+    assert keys(pa.table({"k": pa.chunked_array([], pa.int64())}), Entity(name="k", key="k")).tolist() == []
 
 
 def test_half_a_number_is_no_key_and_a_float_may_lose_digits() -> None:
     rows = pa.table({"card": [1.0, 2.5]})
     with pytest.raises(InvalidValue, match="card"):
-        keys(rows, "card", "int64")
-    assert keys(rows.slice(0, 1), "card", "int64").tolist() == [1]
+        keys(rows, CARD)
+    assert keys(rows.slice(0, 1), CARD).tolist() == [1]
     assert cast(pa.chunked_array([[0.1]]), "float32", "amount").to_pylist() == [pytest.approx(0.1)]

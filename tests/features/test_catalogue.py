@@ -13,6 +13,7 @@ from headway.features.catalogue import applied, apply, registry_path
 from headway.features.definitions import Entity, FeatureService, RowView
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import SERVICE
+from tests.features.keyed import service_of
 from tests.features.oracle import CARD, SOURCE, a_view, endless_view
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,7 @@ def test_feast_itself_reads_the_registry(tmp_path: Path, clock: ManualClock) -> 
 def test_a_view_keeps_its_entity_and_source(tmp_path: Path, clock: ManualClock) -> None:
     settings, audit = Settings(home=tmp_path), MemoryAudit(clock)
     apply([SERVICE], settings, WRITER, audit)
-    moved = dataclasses.replace(a_view(), entity=Entity(name="shop", key="shop", dtype="string"))
+    moved = dataclasses.replace(a_view(), entity=Entity(name="payment", key="payment"))
     with pytest.raises(DefinitionError, match=r"view activity\.entity"):
         apply([FeatureService(name="other", views=(moved,), request={})], settings, WRITER, audit)
     assert [entry.name for entry in applied(settings)] == ["both"]
@@ -93,3 +94,45 @@ def test_a_broken_registry_is_kept_and_reported(tmp_path: Path) -> None:
     with pytest.raises(CorruptState, match="features apply"):
         applied(settings)
     assert registry_path(settings).read_bytes() == b"\xff\xffnonsense"
+
+
+def test_composite_keys_and_aliases_in_feasts_own_terms(tmp_path: Path, clock: ManualClock) -> None:
+    from feast.infra.registry.registry import Registry
+    from feast.repo_config import RegistryConfig
+
+    settings, service = Settings(home=tmp_path), service_of("user")
+    (found,) = apply([service], settings, WRITER, MemoryAudit(clock))
+    assert [view["name"] for view in found.views] == [view.name for view in service.stored]
+    assert found.entities == ["place", "user"]
+    registry = Registry("headway", RegistryConfig(path=str(registry_path(settings))), None)
+    assert sorted(registry.get_feature_view("at_place", "headway").join_keys) == ["shop", "user"]
+    assert {view.name for view in registry.list_feature_views("headway")} == {view.name for view in service.stored}
+    joined = registry.get_feature_service("places", "headway").feature_view_projections
+    assert [(each.name, each.name_to_use(), dict(each.join_key_map)) for each in joined][5:8] == [
+        ("at_place", "home", {"shop": "home_shop"}),
+        ("facts", "home_facts", {"shop": "home_shop"}),
+        ("facts", "payee", {"user": "payee", "shop": "home_shop"}),
+    ]
+
+
+def test_an_alias_means_one_join_and_no_view(tmp_path: Path, clock: ManualClock) -> None:
+    home = FeatureService(name="home", views=(a_view().aliased("home", key={"card": "home_card"}),), request={})
+    for other in (
+        a_view().aliased("home", key={"card": "house_card"}),
+        a_view(name="home"),
+        a_view(name="more").aliased("home", key={"card": "home_card"}),
+    ):
+        clash = FeatureService(name="clash", views=(other,), request={})
+        with pytest.raises(DefinitionError, match="view home"):
+            apply([home, clash], Settings(home=tmp_path), WRITER, MemoryAudit(clock))
+    again = FeatureService(name="again", views=home.views, request={"amount": "float32"})
+    assert len(apply([home, again], Settings(home=tmp_path), WRITER, MemoryAudit(clock))) == 2
+
+
+def test_a_key_does_not_become_another(tmp_path: Path, clock: ManualClock) -> None:
+    settings, service = Settings(home=tmp_path), service_of("user")
+    apply([service], settings, WRITER, MemoryAudit(clock))
+    turned = Entity(name="place", key=("shop", "user"), dtype="string")
+    view = dataclasses.replace(service.stored[0], entity=turned)
+    with pytest.raises(DefinitionError, match=r"view at_place\.key: was \['user', 'shop'\]"):
+        apply([FeatureService(name="other", views=(view,), request={})], settings, WRITER, MemoryAudit(clock))

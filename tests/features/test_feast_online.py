@@ -31,14 +31,14 @@ LISTS = {"int64": [1, -2], "float32": [0.5, 2.0], "float64": [0.1], "bool": [Tru
 
 @pytest.fixture
 def repo(tmp_path: Path, online_url: str) -> Iterator[Any]:
-    store = _store(tmp_path, online_url)
+    store = a_store(tmp_path, online_url)
     yield store
     online = store._get_provider().online_store
-    if online._client is not None:
-        online._client.close()
+    if online._server is not None:
+        online._server.close()
 
 
-def _store(folder: Path, url: str, project: str = "shop") -> Any:
+def a_store(folder: Path, url: str, project: str = "shop", **options: Any) -> Any:
     from feast import FeatureStore, RepoConfig
 
     return FeatureStore(
@@ -46,7 +46,7 @@ def _store(folder: Path, url: str, project: str = "shop") -> Any:
             project=project,
             provider="local",
             registry=str(folder / "registry.db"),
-            online_store={"type": TYPE, "connection_string": url},
+            online_store={"type": TYPE, "connection_string": url, **options},
             offline_store={"type": "file"},
             entity_key_serialization_version=3,
         )
@@ -143,7 +143,7 @@ def test_event_times_come_back_to_the_microsecond(tmp_path: Path, repo: Any) -> 
     *_, view = a_view(tmp_path)
     repo.apply(a_view(tmp_path))
     repo.write_to_online_store("drivers", rows([(1, 5, 5, 3.0)]))
-    (found,) = _online(repo).online_read(repo.config, view, [_key("driver", 1)], ["rating"])
+    (found,) = _online(repo).online_read(repo.config, view, [a_key("driver", 1)], ["rating"])
     assert found[0] == NOW - timedelta(seconds=5)
     assert list(found[1]) == ["rating"]
 
@@ -160,7 +160,7 @@ def test_what_is_missing_or_expired_is_not_found(tmp_path: Path, repo: Any) -> N
     assert statuses(repo, [1, 2, 9], "zero:rating") == [present, present, missing]
     assert statuses(repo, [1, 2, 9], "ever:rating") == [present, present, missing]
     *_, view = a_view(tmp_path)
-    assert _online(repo).online_read(repo.config, view, [_key("driver", 9)]) == [(None, None)]
+    assert _online(repo).online_read(repo.config, view, [a_key("driver", 9)]) == [(None, None)]
 
 
 def test_the_bound_of_the_ttl_is_inclusive(tmp_path: Path, repo: Any) -> None:
@@ -169,8 +169,8 @@ def test_the_bound_of_the_ttl_is_inclusive(tmp_path: Path, repo: Any) -> None:
     *_, view = a_view(tmp_path)
     clock = ManualClock(int(NOW.timestamp()) * 1_000_000 + 123_456)
     online = PackedRedisOnlineStore(clock)
-    online.online_write_batch(repo.config, view, [(_key("driver", 1), {}, NOW - timedelta(days=1), None)], None)
-    key = _key("driver", 1)
+    online.online_write_batch(repo.config, view, [(a_key("driver", 1), {}, NOW - timedelta(days=1), None)], None)
+    key = a_key("driver", 1)
     assert online.online_read(repo.config, view, [key])[0][0] == NOW - timedelta(days=1)
     clock.advance(1)
     assert online.online_read(repo.config, view, [key]) == [(None, None)]
@@ -298,7 +298,7 @@ def test_out_of_order_and_concurrent_writes_keep_the_newest(tmp_path: Path, repo
     changes = [(second, created) for second in range(30) for created in (0, 1)]
     batch = [
         (
-            _key("driver", 1),
+            a_key("driver", 1),
             {"trips": Value(int64_val=s * 10 + c)},
             NOW - timedelta(seconds=s),
             NOW + timedelta(seconds=c),
@@ -319,8 +319,8 @@ def test_out_of_order_and_concurrent_writes_keep_the_newest(tmp_path: Path, repo
                     online.online_write_batch(repo.config, view, mine[begin : begin + 7], None)
         except BaseException as error:
             failures.append(error)
-        if online._client is not None:
-            online._client.close()
+        if online._server is not None:
+            online._server.close()
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -328,7 +328,7 @@ def test_out_of_order_and_concurrent_writes_keep_the_newest(tmp_path: Path, repo
     for thread in threads:
         thread.join()
     assert not failures
-    (found,) = _online(repo).online_read(repo.config, view, [_key("driver", 1)], ["trips"])
+    (found,) = _online(repo).online_read(repo.config, view, [a_key("driver", 1)], ["trips"])
     assert found[0] == NOW
     assert found[1]["trips"].int64_val == 1
 
@@ -355,13 +355,13 @@ def test_rows_outlive_a_change_of_the_view(tmp_path: Path, repo: Any, online_url
 
     repo.apply(a_view(tmp_path))
     repo.write_to_online_store("drivers", rows([(1, 5, 5, 1.5)]))
-    changed = _store(tmp_path, online_url)
+    changed = a_store(tmp_path, online_url)
     changed.apply(a_view(tmp_path, fields={"rating": Float32, "more": Int64}))
     found = read(changed, [1], ["drivers:rating", "drivers:more"])
     assert (found["rating"], found["more"]) == ([1.5], [None])
     client = redis.Redis.from_url(online_url)
     client.unlink(*client.keys("headway:s:*"))
-    fresh = _store(tmp_path, online_url)
+    fresh = a_store(tmp_path, online_url)
     with pytest.raises(CorruptState, match="materialize"):
         read(fresh, [1], ["drivers:rating"])
     client.close()
@@ -371,7 +371,7 @@ def test_views_that_go_take_their_rows_along_and_projects_do_not_meet(
     tmp_path: Path, repo: Any, online_url: str
 ) -> None:
     (tmp_path / "two").mkdir()
-    other = _store(tmp_path / "two", online_url, project="two")
+    other = a_store(tmp_path / "two", online_url, project="two")
     both = [*a_view(tmp_path), *a_view(tmp_path, "other")]
     repo.apply(both)
     other.apply(a_view(tmp_path))
@@ -391,7 +391,7 @@ def test_views_that_go_take_their_rows_along_and_projects_do_not_meet(
 
 
 def test_keys_expire_after_the_ttl(tmp_path: Path, repo: Any, online_url: str) -> None:
-    from headway.features.feast_online import SLACK
+    from headway.features.feast_rows import SLACK
 
     repo.apply([*a_view(tmp_path), *a_view(tmp_path, "ever", ttl=None)])
     for name in ("drivers", "ever"):
@@ -416,19 +416,9 @@ def test_foreign_values_are_reported_and_an_absent_server_too(tmp_path: Path, re
             act()
     assert client.get(name) == b"x"
     client.close()
-    nowhere = _store(tmp_path, f"unix://{tmp_path}/nothing")
+    nowhere = a_store(tmp_path, f"unix://{tmp_path}/nothing")
     with pytest.raises(Unavailable):
-        _online(nowhere).online_read(nowhere.config, view, [_key("driver", 1)])
-
-
-def test_connection_strings() -> None:
-    from headway.features.feast_online import PackedRedisOnlineStoreConfig, _open
-
-    text = "example:7000,db=3,ssl=true,password=123"
-    client = _open(redis.Redis, PackedRedisOnlineStoreConfig(connection_string=text))
-    options = client.connection_pool.connection_kwargs
-    assert (options["host"], options["port"], options["db"], options["password"]) == ("example", 7000, 3, "123")
-    assert client.connection_pool.connection_class is redis.SSLConnection
+        _online(nowhere).online_read(nowhere.config, view, [a_key("driver", 1)])
 
 
 def test_the_class_is_found_without_importing_feast_for_replicas() -> None:
@@ -437,42 +427,7 @@ def test_the_class_is_found_without_importing_feast_for_replicas() -> None:
     assert found.stdout.strip() == "False"
 
 
-def test_the_command_line_of_a_stock_repository(tmp_path: Path, online_url: str) -> None:
-    rows([(7, 60, 60, 4.0)]).to_parquet(tmp_path / "drivers.parquet")
-    (tmp_path / "feature_store.yaml").write_text(
-        "project: cli\nprovider: local\nregistry: registry.db\nentity_key_serialization_version: 3\n"
-        f"online_store:\n  type: {TYPE}\n  connection_string: {online_url}\n"
-    )
-    (tmp_path / "definitions.py").write_text(
-        "from datetime import timedelta\n"
-        "from feast import Entity, FeatureView, Field, FileSource, ValueType\n"
-        "from feast.types import Float32, Int64\n"
-        "driver = Entity(name='driver', join_keys=['driver'], value_type=ValueType.INT64)\n"
-        "source = FileSource(path='drivers.parquet', timestamp_field='event_timestamp',"
-        " created_timestamp_column='created')\n"
-        "view = FeatureView(name='drivers', entities=[driver], ttl=timedelta(days=1), source=source,\n"
-        "                   schema=[Field(name='trips', dtype=Int64), Field(name='rating', dtype=Float32)])\n"
-    )
-
-    def feast(*arguments: str) -> str:
-        command = [str(Path(sys.executable).with_name("feast")), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    client = redis.Redis.from_url(online_url)
-    feast("apply")
-    feast("materialize", (NOW - timedelta(hours=1)).isoformat(), (NOW + timedelta(hours=1)).isoformat())
-    assert len(client.keys("headway:o:cli:drivers:*")) == 1
-    told = feast("get-online-features", "-e", "driver=7", "-f", "drivers:rating", "-f", "drivers:trips")
-    assert "4.0" in told
-    assert "70" in told
-    feast("teardown")
-    assert client.keys("headway:?:cli:*") == []
-    client.close()
-
-
-def _key(name: str, value: int) -> Any:
+def a_key(name: str, value: int) -> Any:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 

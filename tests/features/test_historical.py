@@ -123,7 +123,7 @@ def test_replayed_reads_equal_the_recomputation(
             part = [e for e in history if edge - 50 < e.known_time <= edge] if edge < 10_000 else []
             if number == 0:
                 part = [e for e in history if e.known_time <= edge]
-            for source, rows, views in ((SOURCE, table(part), SERVICE.views[:2]), (SHOP, sales(part), (BY_SHOP,))):
+            for source, rows, views in ((SOURCE, table(part), SERVICE.stored[:2]), (SHOP, sales(part), (BY_SHOP,))):
                 ingest(
                     source,
                     rows,
@@ -139,8 +139,8 @@ def test_replayed_reads_equal_the_recomputation(
             # decisions of (edge, edge + 50] must see what is known at each of them: write ahead, the cutoff hides it
             ahead = [e for e in history if edge < e.known_time <= edge + 50]
             for view, rows in (
-                (SERVICE.views[0], table(ahead)),
-                (SERVICE.views[1], table(ahead)),
+                (SERVICE.stored[0], table(ahead)),
+                (SERVICE.stored[1], table(ahead)),
                 (BY_SHOP, sales(ahead)),
             ):
                 store.write(view, rows)
@@ -188,7 +188,7 @@ def test_materialising_from_the_lake_reads_like_offline(
 ) -> None:
     store = OnlineStore(online_url)
     for _ in range(2):
-        materialize(SERVICE.views, reader, store, analyst, "testing", known_by=3_500)
+        materialize(SERVICE.stored, reader, store, analyst, "testing", known_by=3_500)
     assert store.watermark(BY_SHOP) == 3_500
     spine = pa.table(
         {
@@ -231,7 +231,7 @@ def newest(rows: list[dict[str, Any]], view: RowView, key: object, t: int) -> di
     seen = [
         (row["event_time"], row["known_time"], int(event_ids(np.array([row["change"]], object))[0]), row)
         for row in rows
-        if key is not None and row[view.entity.key] == key and row["event_time"] <= t and row["known_time"] <= t
+        if key is not None and row[view.entity.keys[0]] == key and row["event_time"] <= t and row["known_time"] <= t
     ]
     best = max(seen, key=lambda item: item[:3], default=None)
     if best is None or (view.ttl is not None and t - best[0] > view.ttl):
@@ -253,7 +253,7 @@ def test_row_views_beside_window_views_keep_their_types(mixed_reader: LakeReader
     }
     rows = limits(600, 9).to_pylist()
     for view in (BY_CARD, OF_SHOP):
-        keys, at = spine[view.entity.key].to_pylist(), spine["event_time"].to_pylist()
+        keys, at = spine[view.entity.keys[0]].to_pylist(), spine["event_time"].to_pylist()
         expected = [newest(rows, view, key, t) for key, t in zip(keys, at, strict=True)]
         for column, name in zip(view.columns, view.features, strict=True):
             assert found[name].to_pylist() == [row[column] for row in expected], name

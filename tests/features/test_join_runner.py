@@ -20,7 +20,7 @@ from tests.features.histories import (
 def test_the_result_does_not_depend_on_blocks(reader: LakeReader, analyst: Principal) -> None:
     spine = a_spine(500, 5)
     expected = offline_features(spine, SERVICE, reader, analyst, "testing")
-    for blocks in (1, 7, 40):
+    for blocks in (1, 7, 200):
         found = training_set(spine, SERVICE, reader, analyst, "testing", blocks=blocks).to_pandas()
         again = pa.Table.from_pandas(found.sort_values("row_id"), preserve_index=False)
         same(again.select(expected.column_names).cast(expected.schema), expected)

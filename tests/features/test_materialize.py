@@ -7,6 +7,7 @@ from headway.core.errors import Unavailable
 from headway.core.types import Principal
 from headway.features import materialize as module
 from headway.features.committer import Committer
+from headway.features.evolution import version_name
 from headway.features.lake import Location
 from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
@@ -38,14 +39,14 @@ def test_the_next_run_reads_only_what_was_added(
     writer: Committer, reader: LakeReader, analyst: Principal, online_url: str
 ) -> None:
     store = OnlineStore(online_url)
-    assert materialize([VIEW], reader, store, analyst, "testing")["activity"].events == 100
+    assert materialize([VIEW], reader, store, analyst, "testing")[version_name(VIEW)].events == 100
     assert store.watermark(VIEW) == 100
-    assert materialize([VIEW], reader, store, analyst, "testing")["activity"].events == 0
+    assert materialize([VIEW], reader, store, analyst, "testing")[version_name(VIEW)].events == 0
     writer.append(SOURCE, table(events(100, 30)), "b")
-    assert materialize([VIEW], reader, store, analyst, "testing")["activity"].events == 30
+    assert materialize([VIEW], reader, store, analyst, "testing")[version_name(VIEW)].events == 30
     assert store.watermark(VIEW) == 130
     store.clear(VIEW)
-    assert materialize([VIEW], reader, store, analyst, "testing")["activity"].events == 130
+    assert materialize([VIEW], reader, store, analyst, "testing")[version_name(VIEW)].events == 130
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(
@@ -66,22 +67,24 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         materialize([VIEW], reader, store, analyst, "testing")
     assert store.watermark(VIEW) == 0, "a view that is half there must not look complete"
     monkeypatch.setattr(module, "_bucket", write)
-    rest = materialize([VIEW], reader, store, analyst, "testing")["activity"].events
+    rest = materialize([VIEW], reader, store, analyst, "testing")[version_name(VIEW)].events
     assert 0 < rest < 100
     assert store.watermark(VIEW) == 100
 
 
 def test_a_replay_up_to_a_moment_is_not_remembered(reader: LakeReader, analyst: Principal, online_url: str) -> None:
     store = OnlineStore(online_url)
-    assert materialize([VIEW], reader, store, analyst, "testing", known_by=50)["activity"].events == 50
+    assert materialize([VIEW], reader, store, analyst, "testing", known_by=50)[version_name(VIEW)].events == 50
     assert (store.watermark(VIEW), store.materialized(VIEW)) == (50, {})
-    assert materialize([VIEW], reader, store, analyst, "testing")["activity"].events == 100
+    assert materialize([VIEW], reader, store, analyst, "testing")[version_name(VIEW)].events == 100
 
 
 def test_only_versions_that_nobody_uses_are_retired(reader: LakeReader, analyst: Principal, online_url: str) -> None:
     store, other = OnlineStore(online_url), a_view(7, name="other")
     longer = a_view(retention=90)
-    materialize([VIEW, longer, other], reader, store, analyst, "testing")
+    reports = materialize([VIEW, longer, other], reader, store, analyst, "testing")
+    assert list(reports) == [version_name(view) for view in (VIEW, longer, other)]
+    assert {report.events for report in reports.values()} == {100}
     assert store.retire({"activity"}, [VIEW, longer]) == 0
     assert store.retire({"activity"}, [longer]) == 9
     assert [store.watermark(view) for view in (VIEW, longer, other)] == [0, 100, 100]

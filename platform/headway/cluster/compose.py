@@ -159,7 +159,7 @@ class Installation:
                     raise
                 _LOG.warning("views that only %s %s reads are not fed: %s", use_case, ref.version, error)
         sources = {source.name: source for source in self.project.collect("features", EventSource)}
-        return versions(self.service(use_case).views, described, sources)
+        return versions(self.service(use_case).stored, described, sources)
 
     def _described_views(self, use_case: str, ref: VersionRef) -> list[dict[str, Any]]:
         if ref not in self._described:

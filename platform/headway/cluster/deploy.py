@@ -63,7 +63,7 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     refs = (contract.sha256, champion.statement_sha256)
     _record(at, use_case, principal, "intended", *refs)
     try:
-        empty = [view for view in at.service(use_case).views if not at.online.watermark(view)]
+        empty = [view for view in at.service(use_case).stored if not at.online.watermark(view)]
         if empty:  # a new version of a view: nobody would read anything
             backfill(at, empty, progress=progress)
         with progress.stage("roll out") as stage:
@@ -92,7 +92,7 @@ def _retire(at: Installation, use_case: str) -> None:
     Only tidiness: where it cannot be told who reads what, everything stays, and the deployment stands.
     """
     try:
-        names = {view.name for view in at.service(use_case).views}
+        names = {view.name for view in at.service(use_case).stored}
         keep = [view for other in at.project.use_cases() for view in at.views(other, strict=True)]
         at.online.retire(names, keep)
     except HeadwayError as error:

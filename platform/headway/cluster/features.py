@@ -31,9 +31,10 @@ _WITHOUT_FEATURES = "features:|ceiling|stale:"
 
 @dataclass(frozen=True, kw_only=True)
 class Materialized:
-    """What was written per view."""
+    """What was written."""
 
     views: Mapping[str, WriteReport]
+    """Per version of a view, `<name>@<hash>`."""
     rows_per_s: float
     """Distinct events over the seconds of reading and writing."""
 

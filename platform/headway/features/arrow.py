@@ -13,7 +13,7 @@ from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.aggregates import HASHED
-from headway.features.definitions import EventSource, WindowView
+from headway.features.definitions import Entity, EventSource, WindowView
 from headway.features.events import FOREVER, NULL, Events, build_events, event_ids, make_records, scaled
 from headway.features.tiles import mixed
 
@@ -84,15 +84,47 @@ def require_unique(names: Sequence[str]) -> None:
             raise InvalidValue(name, f"{names.count(name)} columns have this name", hint="keep one, rename the others")
 
 
-def keys(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
-    """Return a key column: int64, or object where keys are strings or some are null."""
-    if name not in table.column_names:
-        raise InvalidValue(name, f"the table has no such key column{names_near(name, table.column_names)}")
-    column = table[name].combine_chunks() if table[name].num_chunks != 1 else table[name].chunk(0)
-    column = cast(column, dtype, name)
-    if dtype == "string" or column.null_count:
-        return np.array(column.to_pylist(), dtype=object)
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
+def key_columns(table: pa.Table, names: Sequence[str], entity: Entity) -> list[pa.Array]:
+    """Return columns as the entity's key, in its declared types; InvalidValue names one that is missing."""
+    for name in names:
+        if name not in table.column_names:
+            raise InvalidValue(name, f"the table has no such key column{names_near(name, table.column_names)}")
+    return [
+        whole(cast(pa.chunked_array(table[name]), dtype, name))
+        for name, dtype in zip(names, entity.dtypes, strict=True)
+    ]
+
+
+def keys(table: pa.Table, entity: Entity) -> npt.NDArray[np.generic]:
+    """Return each row's key: int64, or object where keys are strings or some are null.
+
+    A key of several columns is their `key_text`, and null where one of them is.
+    """
+    parts = key_columns(table, entity.keys, entity)
+    key = parts[0] if len(parts) == 1 else _key_texts(parts)
+    if pa.types.is_string(key.type) or key.null_count:
+        return np.array(key.to_pylist(), dtype=object)
+    return np.asarray(key.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _key_texts(parts: Sequence[pa.Array]) -> pa.Array:
+    """Return what `key_text` returns, of whole columns."""
+    texts = []
+    for part in parts:
+        text = part
+        if pa.types.is_string(part.type):
+            for sign in ("\\", ":"):
+                text = pc.replace_substring(text, sign, f"\\{sign}")
+        texts.append(text.cast(pa.string()))
+    return pc.binary_join_element_wise(*texts, ":", null_handling="emit_null")
+
+
+def owned(table: pa.Table, entity: Entity) -> pa.Table:
+    """Return the rows that have a key."""
+    for name in entity.keys:
+        if table[name].null_count:
+            table = table.filter(pc.is_valid(table[name]))
+    return table
 
 
 def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
@@ -132,8 +164,12 @@ def _same_zone(table: pa.Table) -> None:
 
 def events_of(view: WindowView, table: pa.Table) -> Events:
     """Return the events of a view from rows of its source; rows without a key are left out."""
-    if table.num_rows and table[view.entity.key].null_count:
-        table = table.filter(pc.is_valid(table[view.entity.key]))
+    table = owned(table, view.entity)
+    return events_by(view, table, keys(table, view.entity))
+
+
+def events_by(view: WindowView, table: pa.Table, owner: npt.NDArray[np.generic]) -> Events:
+    """Return the events of a view from rows of its source, under the key that is given for each."""
     source = view.source
     known = times(table, KNOWN_TIME, otherwise=EVENT_TIME)
     values = [_values(table, name, source.columns[name], scale) for name, scale in view.columns]
@@ -142,7 +178,7 @@ def events_of(view: WindowView, table: pa.Table) -> Events:
         values.append(np.where(back, known, FOREVER))
         known = np.where(back, FOREVER, known)
     return build_events(
-        keys(table, view.entity.key, view.entity.dtype),
+        owner,
         make_records(times(table, EVENT_TIME), known, event_ids(np.asarray(table[source.id].to_numpy())), values),
         retracts=source.retracts is not None,
     )
@@ -166,7 +202,7 @@ def needed(view: WindowView) -> list[str]:
     """Return the columns of the source that a view reads, without the times."""
     source = view.source
     taken_back = [] if source.retracts is None else [source.retracts]
-    return list(dict.fromkeys([view.entity.key, source.id, *(column for column, _ in view.columns), *taken_back]))
+    return list(dict.fromkeys([*view.entity.keys, source.id, *(column for column, _ in view.columns), *taken_back]))
 
 
 def numbers(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
@@ -177,6 +213,13 @@ def numbers(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:
     if column.null_count or pa.types.is_floating(column.type):
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
     return np.asarray(column.to_numpy())
+
+
+def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Return a column as one array."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def locate(known: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> Int64:

@@ -104,7 +104,8 @@ class Backlog:
         """Write what the lake has beyond the store, up to a known_time, and remember it."""
         who = self.principal()
         done = materialize([view], self.reader, self.online, who, who.purpose, known_by=known_by, resume=True)
-        return done[view.name]
+        (report,) = done.values()
+        return report
 
 
 def _key(source: EventSource) -> str:

@@ -18,7 +18,7 @@ from headway.core.canonical import canonical
 from headway.core.errors import AccessError, CorruptState, DefinitionError
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.definitions import FeatureService, RowView, View
+from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
 from headway.features.evolution import require_compatible
 from headway.features.lake import Location
 from headway.governance.audit_event import AuditSink
@@ -128,18 +128,19 @@ def _write(services: Sequence[FeatureService], settings: Settings) -> None:
 
     for service in services:
         for entity in service.entities:
-            kind = feast.ValueType.STRING if entity.dtype == "string" else feast.ValueType.INT64
-            registry.apply_entity(
-                feast.Entity(name=entity.name, join_keys=[entity.key], value_type=kind, description=entity.description),
-                PROJECT,
-                commit=False,
-            )
-        views = [_view(view, settings) for view in service.views]
-        for view in views:
+            for part in _entities(entity):
+                registry.apply_entity(part, PROJECT, commit=False)
+        views = {view.name: _view(view, settings) for view in service.stored}
+        for view in views.values():
             registry.apply_feature_view(view, PROJECT, commit=False)
         tags = {SHA256: service.sha256(), DEFINITION: canonical(service.describe()).decode()}
         registry.apply_feature_service(
-            feast.FeatureService(name=service.name, features=views, tags=tags, description=service.description),
+            feast.FeatureService(
+                name=service.name,
+                features=[_joined(view, views[view.stored.name]) for view in service.views],
+                tags=tags,
+                description=service.description,
+            ),
             PROJECT,
             commit=False,
         )
@@ -153,9 +154,7 @@ def _view(view: View, settings: Settings) -> Any:
     types = {"int64": Int64, "float32": Float32, "float64": Float64, "string": String, "bool": Bool}
     types["timestamp"] = UnixTimestamp
     dtypes = view.dtypes if isinstance(view, RowView) else ["float32"] * len(view.features)
-
-    key_type = String if view.entity.dtype == "string" else Int64
-    kind = feast.ValueType.STRING if view.entity.dtype == "string" else feast.ValueType.INT64
+    keys = view.entity
     warehouse = Location.of(settings).warehouse
     batch = feast.FileSource(
         name=view.source.name,
@@ -167,10 +166,10 @@ def _view(view: View, settings: Settings) -> Any:
     )
     return feast.FeatureView(
         name=view.name,
-        entities=[feast.Entity(name=view.entity.name, join_keys=[view.entity.key], value_type=kind)],
+        entities=_entities(view.entity),
         ttl=timedelta(microseconds=view.horizon or 0),
         schema=[
-            feast.Field(name=view.entity.key, dtype=key_type),
+            *(feast.Field(name=key, dtype=types[dtype]) for key, dtype in zip(keys.keys, keys.dtypes, strict=True)),
             *(feast.Field(name=name, dtype=types[dtype]) for name, dtype in zip(view.features, dtypes, strict=True)),
         ],
         source=feast.PushSource(name=f"{view.name}_events", batch_source=batch),
@@ -178,6 +177,30 @@ def _view(view: View, settings: Settings) -> Any:
         description=view.description,
         tags={"engine": "headway"},
     )
+
+
+def _joined(view: View | AliasedView, stored: Any) -> Any:
+    """Return a Feast view as the service joins it: under its alias, by the alias's columns."""
+    if not isinstance(view, AliasedView):
+        return stored
+    return stored.with_name(view.name).with_join_key_map(dict(view.key))
+
+
+def _entities(entity: Entity) -> list[Any]:
+    """Return an entity as Feast knows it, where it has one key column only: of a composite key, one per column."""
+    import feast
+
+    kinds = {"string": feast.ValueType.STRING, "int64": feast.ValueType.INT64}
+    one = len(entity.keys) == 1
+    return [
+        feast.Entity(
+            name=entity.name if one else f"{entity.name}.{key}",
+            join_keys=[key],
+            value_type=kinds[dtype],
+            description=entity.description,
+        )
+        for key, dtype in zip(entity.keys, entity.dtypes, strict=True)
+    ]
 
 
 def _registry(settings: Settings) -> Any:
@@ -193,7 +216,9 @@ def _registry(settings: Settings) -> Any:
 def _unambiguous(services: Sequence[FeatureService]) -> None:
     seen: dict[str, tuple[str, bytes]] = {}
     for service in services:
-        for view in service.describe()["views"]:
+        described = service.describe()
+        joins = [join for join in described.get("joins", ()) if join["name"] != join["view"]]
+        for view in (*described["views"], *joins):
             text = canonical(view)
             owner, other = seen.setdefault(view["name"], (service.name, text))
             if other != text:
@@ -207,7 +232,7 @@ def _unambiguous(services: Sequence[FeatureService]) -> None:
 def _compatible(services: Sequence[FeatureService], before: Sequence[Applied]) -> None:
     old = {view["name"]: view for entry in before for view in entry.views}
     for service in services:
-        for view in service.views:
+        for view in service.stored:
             if view.name in old:
                 require_compatible(old[view.name], view.describe())
 

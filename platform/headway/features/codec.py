@@ -34,7 +34,7 @@ def prefix(view: WindowView) -> bytes:
     """
     shape = {
         "source": view.source.name,
-        "entity": view.entity.key,
+        "entity": view.entity.describe()["key"],
         "columns": [list(c) for c in view.columns],
         "retracts": view.source.retracts is not None,
         "horizon": view.horizon,

@@ -16,10 +16,24 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, names_near
 from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_duration, parse_duration
 from headway.features.aggregates import Aggregate
+from headway.features.aliases import Aliasable, AliasedView, require_joins
+from headway.features.entities import Entity
+from headway.features.sources import DTYPES, EventSource
 from headway.features.transformations import Transformation
 
+__all__ = [
+    "DTYPES",
+    "AliasedView",
+    "Entity",
+    "EventSource",
+    "FeatureService",
+    "Overflow",
+    "RowView",
+    "View",
+    "WindowView",
+]
+
 _HOPS = (SECOND, 5 * SECOND, 15 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, DAY)
-DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
 
 
 class Overflow(StrEnum):
@@ -32,59 +46,7 @@ class Overflow(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entity:
-    """Something decisions are about."""
-
-    name: str
-    key: str
-    """Column that identifies it."""
-    dtype: str = "int64"
-    """int64 | string."""
-    description: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventSource:
-    """A stream of facts kept in the lake as table `events.<name>`; event_time and known_time are implied."""
-
-    name: str
-    columns: Mapping[str, str]
-    """Column → dtype, without the time columns."""
-    id: str
-    """Column that identifies an event; a repeated id is the same event."""
-    bucket_by: str
-    """Key column of the table's Iceberg bucket partition."""
-    buckets: int = 8
-    purposes: tuple[str, ...] = ()
-    """Purposes for which it may be read; empty: none."""
-    retracts: str | None = None
-    """A bool column: a row where it is true takes the event of the same id and event_time back, from its known_time on;
-    None: events are never taken back."""
-    max_ahead: int = HOUR
-    """Microseconds that an event may lie ahead of the clock, and of its own known_time; with more, its batch is
-    refused. Raise it for facts that are announced before they hold."""
-    owner: str = ""
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse a retraction column that is none, and an id or bucket that is no column."""
-        for name in ("id", "bucket_by"):
-            _require_column(self, getattr(self, name), f"{self.name}.{name}")
-        if self.retracts is not None and self.columns.get(self.retracts) != "bool":
-            raise DefinitionError(
-                f"the source has no bool column {self.retracts!r}",
-                field=f"{self.name}.retracts",
-                expected="the name of one",
-            )
-
-    @property
-    def table(self) -> str:
-        """Name of the lake table."""
-        return f"events.{self.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowView:
+class WindowView(Aliasable):
     """Aggregates of one source per entity, evaluated at the decision time.
 
     By default windows are made of hop tiles: sums of the events between two multiples of `hop`, of which a window takes
@@ -110,10 +72,10 @@ class WindowView:
 
     def __post_init__(self) -> None:
         """Refuse columns that the source lacks, two kinds of window at once, and a hop that is longer than a window."""
-        _require_column(self.source, self.entity.key, f"{self.name}.entity")
+        self.source.require_key(self.entity, field=f"{self.name}.entity")
         for aggregate in self.aggregates:
             if aggregate.column is not None:
-                _require_column(self.source, aggregate.column, f"{self.name}.aggregates")
+                self.source.require_column(aggregate.column, field=f"{self.name}.aggregates")
         if self.max_events is None:
             shortest = min((a.window for a in self.aggregates if a.window is not None), default=DAY)
             if not 0 < self.step <= shortest:
@@ -174,9 +136,7 @@ class WindowView:
         """Return the definition as builtin types."""
         return {
             "name": self.name,
-            "entity": self.entity.name,
-            "key": self.entity.key,
-            "dtype": self.entity.dtype,
+            **self.entity.describe(),
             "source": self.source.name,
             **({} if self.source.retracts is None else {"retracts": self.source.retracts}),
             **({"max_events": self.max_events, "overflow": self.overflow.value} if self.exact else {"hop": self.step}),
@@ -186,7 +146,7 @@ class WindowView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowView:
+class RowView(Aliasable):
     """The newest row of a source per entity, as of the decision time: facts that are replaced, not summed up.
 
     Of the rows with event_time ≤ t (and known_time ≤ t where the cutoff is on) the one with the greatest event_time
@@ -206,9 +166,9 @@ class RowView:
 
     def __post_init__(self) -> None:
         """Refuse columns that the source lacks, and a lifetime that is none."""
-        _require_column(self.source, self.entity.key, f"{self.name}.entity")
+        self.source.require_key(self.entity, field=f"{self.name}.entity")
         for column in self.columns:
-            _require_column(self.source, column, f"{self.name}.columns")
+            self.source.require_column(column, field=f"{self.name}.columns")
         if self.source.retracts is not None:
             raise DefinitionError(
                 "its source takes events back, and a row view would keep them",
@@ -238,9 +198,7 @@ class RowView:
         return {
             "name": self.name,
             "kind": "row",
-            "entity": self.entity.name,
-            "key": self.entity.key,
-            "dtype": self.entity.dtype,
+            **self.entity.describe(),
             "source": self.source.name,
             "columns": dict(zip(self.columns, self.dtypes, strict=True)),
             "ttl": self.ttl,
@@ -255,7 +213,8 @@ class FeatureService:
     """The features of one model, in order: the read plan, the training columns and the model input are this list."""
 
     name: str
-    views: tuple[View, ...]
+    views: tuple[View | AliasedView, ...]
+    """What is joined; a view may come again under aliases."""
     request: Mapping[str, str]
     """Columns that come with the request (without event_time), and their dtype."""
     transformations: tuple[Transformation, ...] = ()
@@ -264,7 +223,7 @@ class FeatureService:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse names that nothing produces and names produced twice."""
+        """Refuse names that nothing produces, names produced twice, and one name for two things."""
         produced = [*self.request, *(name for view in self.views for name in view.features)]
         for step in self.transformations:
             for name in step.inputs:
@@ -285,24 +244,42 @@ class FeatureService:
                 )
         if not self.features:
             object.__setattr__(self, "features", tuple(produced))
+        require_joins(self.views, frozenset([EVENT_TIME, *produced]), field=f"{self.name}.views")
+
+    @property
+    def stored(self) -> tuple[View, ...]:
+        """The views whose state the service reads, each once: those joined, and those that aliases stand for."""
+        return tuple({view.name: view for view in (view.stored for view in self.views)}.values())
 
     @property
     def entities(self) -> tuple[Entity, ...]:
         """Entities in order of first use."""
-        return tuple(dict.fromkeys(view.entity for view in self.views))
+        return tuple(dict.fromkeys(view.entity for view in self.stored))
+
+    @property
+    def key_columns(self) -> dict[str, str]:
+        """Key column → dtype, in order of first use."""
+        return {
+            column: dtype
+            for view in self.views
+            for column, dtype in zip(view.keys, view.stored.entity.dtypes, strict=True)
+        }
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Key columns in order of first use."""
-        return tuple(entity.key for entity in self.entities)
+        return tuple(self.key_columns)
 
     def describe(self) -> dict[str, Any]:
         """Return the definition as builtin types: what is hashed and what the registry keeps."""
+        aliased = any(isinstance(view, AliasedView) for view in self.views)
+        joins = [{"name": view.name, "view": view.stored.name, "key": list(view.keys)} for view in self.views]
         return {
             "name": self.name,
             "request": dict(self.request),
             "features": list(self.features),
-            "views": [view.describe() for view in self.views],
+            "views": [view.describe() for view in self.stored],
+            **({"joins": joins} if aliased else {}),
             "transformations": [
                 {"name": step.name, "inputs": list(step.inputs), "outputs": dict(step.outputs), "source": step.source}
                 for step in self.transformations
@@ -312,9 +289,3 @@ class FeatureService:
     def sha256(self) -> str:
         """Return the hash of the definition."""
         return sha256(canonical(self.describe()))
-
-
-def _require_column(source: EventSource, column: str, field: str) -> None:
-    if column not in source.columns:
-        near = names_near(column, source.columns)
-        raise DefinitionError(f"the source {source.name!r} has no column {column!r}{near}", field=field)

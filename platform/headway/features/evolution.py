@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from headway.core.canonical import canonical
+from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError
 from headway.core.times import format_duration
 from headway.features.aggregates import Aggregate, Statistic
@@ -37,9 +37,14 @@ def versions(
     return tuple(found)
 
 
+def version_name(view: View) -> str:
+    """Return `<name>@<hash>`, which tells the versions of one view apart."""
+    return f"{view.name}@{sha256(canonical(view.describe()))[:8]}"
+
+
 def view_of(described: Mapping[str, Any], source: EventSource) -> View:
     """Return the view that `describe` described."""
-    entity = Entity(name=described["entity"], key=described["key"], dtype=described["dtype"])
+    entity = Entity.of(described)
     if described.get("kind") == "row":
         return RowView(
             name=described["name"],

@@ -18,10 +18,10 @@ from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME
 from headway.core.types import Int64, Principal
 from headway.features.arrow import ARROW_TYPES, numbers, require_unique, times
-from headway.features.definitions import FeatureService, RowView, View
-from headway.features.join_plan import cut
+from headway.features.definitions import AliasedView, FeatureService, RowView, View
+from headway.features.join_plan import cut, exchanged
 from headway.features.join_runner import Here, Job, OnRay, Runner
-from headway.features.join_work import key_of
+from headway.features.join_work import key_table
 from headway.features.point_in_time import in_place
 from headway.features.reader import LakeReader, ReadPlan
 from headway.features.table_transform import load_service, pack_service, transformed
@@ -48,7 +48,7 @@ def training_set(
     """Return the spine with all columns of the service, as a Ray dataset of `blocks` blocks.
 
     Args:
-        spine: Label rows: the service's keys and request columns, `event_time` (decision time), anything else.
+        spine: Label rows: the service's key columns and request columns, `event_time` (decision time), anything else.
         service: What to compute; its request columns come out in their declared types.
         reader: Access to the lake.
         principal: Who reads.
@@ -99,7 +99,7 @@ def _plans(
     service: FeatureService, reader: LakeReader, principal: Principal, purpose: str, snapshots: Mapping[str, int]
 ) -> dict[str, ReadPlan]:
     """Return one allowed and audited read per source table."""
-    sources = {view.source.table: view.source for view in service.views}
+    sources = {view.source.table: view.source for view in service.stored}
     return {
         name: reader.plan(source, principal, purpose, snapshot_id=snapshots.get(name))
         for name, source in sources.items()
@@ -133,9 +133,11 @@ def _join(
     columns[ROW_ID] = pa.array(np.arange(len(at), dtype=np.int64))
     jobs: list[Job] = []
     places: list[list[Int64]] = []
+    ready = {view.name: exchanged(view, plans[view.source.table], runner) for view in service.stored if len(at)}
     for view in service.views:
-        row_keys = key_of(spine, view.entity.key, view.entity.dtype)
-        made = list(cut(view, plans[view.source.table], row_keys, at, cutoff, runner, rows_per_task))
+        stored = view.stored
+        row_keys, parts = key_table(spine, view.keys, stored.entity), ready.get(stored.name, [])
+        made = list(cut(stored, plans[stored.source.table], parts, row_keys, at, cutoff, runner, rows_per_task))
         places.append([rows for rows, _ in made])
         jobs += [job for _, job in made]
     results = runner.evaluate(jobs)
@@ -145,10 +147,13 @@ def _join(
     return pa.table(columns)
 
 
-def _in_place(view: View, found: list[pa.Table], places: list[Int64], n: int) -> dict[str, pa.ChunkedArray]:
+def _in_place(
+    view: View | AliasedView, found: list[pa.Table], places: list[Int64], n: int
+) -> dict[str, pa.ChunkedArray]:
     """Return the view's features in the order of the label rows."""
-    dtypes = view.dtypes if isinstance(view, RowView) else ("float32",) * len(view.features)
-    schema = pa.schema([(name, ARROW_TYPES[dtype]) for name, dtype in zip(view.features, dtypes, strict=True)])
+    stored = view.stored
+    dtypes = stored.dtypes if isinstance(stored, RowView) else ("float32",) * len(stored.features)
+    schema = pa.schema([(name, ARROW_TYPES[dtype]) for name, dtype in zip(stored.features, dtypes, strict=True)])
     return dict(zip(view.features, in_place(schema, found, places, n).columns, strict=True))
 
 

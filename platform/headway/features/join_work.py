@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
-from headway.features.arrow import cast, events_of, needed
-from headway.features.definitions import RowView, View, WindowView
+from headway.features.arrow import events_by, key_columns, needed
+from headway.features.definitions import Entity, RowView, View, WindowView
 from headway.features.lake import bucket_of
-from headway.features.pieces import PIECE_ROWS, Span, file_pieces, table_pieces
-from headway.features.point_in_time import Piece, in_place, newest_rows, row_columns, view_columns
+from headway.features.pieces import Span, file_pieces, table_pieces
+from headway.features.point_in_time import KeyIndex, Piece, in_place, newest_rows, row_columns, view_columns
 
-_EVENTS_PER_PASS = 4 * PIECE_ROWS
+_EVENTS_PER_PASS = 1 << 22
 _BINS = 4_096
 
 
@@ -31,7 +29,8 @@ class Work:
     schema: pa.Schema
     paths: tuple[str, ...]
     """The bucket's files; empty where its rows come from an exchange."""
-    keys: pa.Array
+    keys: pa.Table
+    """The label rows' key columns, named as those of the view's entity."""
     at: Int64
     cutoff: bool
     span: Span | None
@@ -44,7 +43,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """Files of a source that is bucketed by another key than the view's."""
+    """Files of a source that is bucketed by no column of the view's key."""
 
     view: View
     schema: pa.Schema
@@ -52,11 +51,12 @@ class Exchange:
 
 
 def split(item: Exchange) -> Iterator[pa.Table]:
-    """Yield the files' rows piece by piece, each as a table per bucket of the view's key."""
+    """Yield the files' rows piece by piece, each as a table per bucket of `bucket_column`."""
     entity, buckets = item.view.entity, item.view.source.buckets
     for piece in file_pieces(item.schema, item.paths):
         table = piece(columns_of(item.view))
-        bucket = bucket_of(key_of(table, entity.key, entity.dtype), buckets)
+        keys = key_table(table, entity.keys, entity)
+        bucket = bucket_of(keys[bucket_column(item.view)].combine_chunks(), buckets)
         for number in range(buckets):
             yield table.filter(pa.array(bucket == number))
 
@@ -80,13 +80,16 @@ def evaluate(work: Work, parts: Sequence[Any], carried: Sequence[Any]) -> pa.Tab
     if isinstance(work.view, RowView):
         pieces = [*table_pieces(carried), *work.pieces(parts, work.span)]
         return row_columns(work.view, pieces, work.keys, work.at, cutoff=work.cutoff).table
-    tables, places = [], []
+    entity, tables, places = work.view.entity, [], []
     for rows, span in _passes(work.view, work, parts):
         columns = columns_of(work.view)
         table = pa.concat_tables(piece(columns) for piece in work.pieces(parts, span))
         keys = work.keys if rows is None else work.keys.take(pa.array(rows))
         at = work.at if rows is None else work.at[rows]
-        found = view_columns(work.view, events_of(work.view, table), _plain(keys), at, cutoff=work.cutoff)
+        index = KeyIndex.of(keys)
+        owner = index.number(key_columns(table, entity.keys, entity), table.num_rows)
+        events = events_by(work.view, table.filter(pa.array(owner >= 0)), owner[owner >= 0])
+        found = view_columns(work.view, events, index.labels(len(at)), at, cutoff=work.cutoff)
         tables.append(pa.table({name: found.columns[name] for name in work.view.features}))
         places.append(rows)
     if places == [None]:
@@ -100,7 +103,7 @@ def _passes(view: WindowView, work: Work, parts: Sequence[Any]) -> Iterator[tupl
     The events of one pass are as many as `_EVENTS_PER_PASS`, or those of one horizon and one bin where that has more.
     """
     horizon, pieces = view.horizon, work.pieces(parts, work.span)
-    if horizon is None or len(pieces) * PIECE_ROWS <= _EVENTS_PER_PASS or not len(work.at):
+    if horizon is None or len(pieces) == 1:
         yield None, work.span
         return
     first, last = int(work.at.min()) - horizon, int(work.at.max()) + 1
@@ -108,6 +111,9 @@ def _passes(view: WindowView, work: Work, parts: Sequence[Any]) -> Iterator[tupl
     before = np.zeros(len(edges), np.int64)
     for piece in pieces:
         before += np.searchsorted(np.sort(piece([EVENT_TIME])[EVENT_TIME].to_numpy()), edges)
+    if before[-1] - before[0] <= _EVENTS_PER_PASS:
+        yield None, Span(begin=first, end=last)
+        return
     order = np.argsort(work.at, kind="stable")
     at = work.at[order]
     begin = 0
@@ -125,18 +131,15 @@ def columns_of(view: View) -> list[str]:
     """Return the columns of the source that an evaluation of the view reads."""
     if isinstance(view, WindowView):
         return list(dict.fromkeys([*needed(view), EVENT_TIME, KNOWN_TIME]))
-    return list(dict.fromkeys([view.entity.key, view.source.id, *view.columns, EVENT_TIME, KNOWN_TIME]))
+    return list(dict.fromkeys([*view.entity.keys, view.source.id, *view.columns, EVENT_TIME, KNOWN_TIME]))
 
 
-def key_of(table: pa.Table, name: str, dtype: str) -> pa.Array:
-    """Return a key column in its declared type."""
-    if name not in table.column_names:
-        raise InvalidValue(name, f"the table has no such key column{names_near(name, table.column_names)}")
-    return cast(pa.chunked_array(table[name]), dtype, name).combine_chunks()
+def bucket_column(view: View) -> str:
+    """Return the key column by whose hash rows are cut: the one that the source is bucketed by, or the first."""
+    own = view.source.bucket_by
+    return own if own in view.entity.keys else view.entity.keys[0]
 
 
-def _plain(keys: pa.Array) -> npt.NDArray[np.generic]:
-    """Return keys as the window kernel takes them: int64, or object where they are strings or some are null."""
-    if pa.types.is_string(keys.type) or keys.null_count:
-        return np.array(keys.to_pylist(), dtype=object)
-    return np.asarray(keys.to_numpy(), np.int64)
+def key_table(table: pa.Table, columns: Sequence[str], entity: Entity) -> pa.Table:
+    """Return columns as the entity's key, in its names and types."""
+    return pa.table(dict(zip(entity.keys, key_columns(table, columns, entity), strict=True)))

@@ -17,6 +17,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.arrow import needed, times
 from headway.features.definitions import RowView, View
+from headway.features.evolution import version_name
 from headway.features.online_store import ALL, OnlineStore, WriteReport
 from headway.features.reader import LakeReader, ReadPlan, read_files
 from headway.features.row_store import needed_rows
@@ -34,7 +35,7 @@ def materialize(
     progress: Progress | None = None,
     resume: bool = False,
 ) -> dict[str, WriteReport]:
-    """Write the events of views that the store does not have yet, and return a report per view.
+    """Write the events of views that the store does not have yet, and return a report per version (`version_name`).
 
     Args:
         views: What to fill.
@@ -54,7 +55,7 @@ def materialize(
     seen = _Seen(reader, principal, purpose)
     reports = {}
     for view in views:
-        with shown.stage(f"materialize {view.name}") as stage:
+        with shown.stage(f"materialize {version_name(view)}") as stage:
             plan = reader.plan(view.source, principal, purpose, snapshot_id=pinned.get(view.source.table))
             before = online.materialized(view) if known_by is None or resume else {}
             whole, newest, left_out = WriteReport(), 0, 0
@@ -74,7 +75,7 @@ def materialize(
             if newest or known_by is not None:
                 online.set_watermark(view, newest if known_by is None else known_by)
             stage.note(f"{whole.events:,} events of {whole.keys:,} keys")
-        reports[view.name] = whole
+        reports[version_name(view)] = whole
     return reports
 
 

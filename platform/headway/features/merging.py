@@ -93,7 +93,7 @@ def _exact(view: WindowView, both: Events, new: Events, sequences: Sequence[int]
             full = np.flatnonzero(end - first > view.max_events)
             if len(full):
                 raise InvalidValue(
-                    view.entity.key,
+                    ", ".join(view.entity.keys),
                     f"{new.keys[full[0]]} has more than {view.max_events} events in {view.name}",
                     hint="raise max_events or drop the oldest",
                 )

@@ -26,24 +26,22 @@ from feast.infra.offline_stores.file_source import FileLoggingDestination, Saved
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel
-from feast.utils import _get_requested_feature_views_to_features_dict, compute_non_entity_date_range
+from feast.utils import _get_requested_feature_views_to_features_dict
 
 from headway.core.errors import InvalidValue
+from headway.features.entity_rows import all_entities, entity_table
 from headway.features.parquet_source import Source, target, write_folder
 from headway.features.point_in_time import KeyIndex
 from headway.features.source_join import (
     Join,
     Pull,
     fetch,
-    join_keys,
     latest,
     latest_of_split,
     offsets_of,
     rows_of_split,
     run_all,
 )
-
-_TIME = "event_timestamp"
 
 
 class RayPointInTimeOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # Feast has no types
@@ -140,8 +138,8 @@ class RayPointInTimeOfflineStore(OfflineStore):  # type: ignore[misc]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         wanted, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
         if entity_df is None:
-            entity_df = _all_entities(config, list(wanted), kwargs.get("start_date"), kwargs.get("end_date"))
-        labels, time_column = _entity_table(entity_df)
+            entity_df = all_entities(config, list(wanted), kwargs.get("start_date"), kwargs.get("end_date"))
+        labels, time_column = entity_table(entity_df)
         joins = [
             Join.of(config, view, names, labels, time_column, full_feature_names) for view, names in wanted.items()
         ]
@@ -263,74 +261,6 @@ class RayPointInTimeOfflineStore(OfflineStore):  # type: ignore[misc]
         table = pq.read_table(data) if isinstance(data, Path) else data
         filesystem, path = target(config, destination.path, destination.s3_endpoint_override)
         write_folder(table, path, filesystem, partitioning=destination.partition_by)
-
-
-def _entity_table(entity_df: Any) -> tuple[pa.Table, str]:
-    """Return entity rows as Arrow, their times in UTC, and the name of the time column."""
-    if isinstance(entity_df, str):
-        raise InvalidValue("entity_df", "a SQL string, which this store does not run", hint="give a pandas DataFrame")
-    if not isinstance(entity_df, pd.DataFrame):
-        raise InvalidValue("entity_df", f"a {type(entity_df).__name__}", hint="give a pandas DataFrame")
-    if not entity_df.columns.is_unique:
-        raise InvalidValue("entity_df", "two columns have the same name")
-    time = _TIME
-    if time not in entity_df.columns:
-        found = [name for name, kind in entity_df.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
-        if len(found) != 1:
-            raise InvalidValue(
-                "entity_df", f"no column {_TIME}", hint="or exactly one column of another name with times"
-            )
-        time = str(found[0])
-    columns = {}
-    for name, series in entity_df.items():
-        try:
-            columns[name] = pa.Array.from_pandas(_utc(series) if name == time else series)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, TypeError) as error:
-            raise InvalidValue(str(name), f"values of entity_df that are not of one kind: {error}") from None
-    table = pa.table(columns)
-    if not pa.types.is_timestamp(table.schema.field(time).type):
-        raise InvalidValue(time, f"{table.schema.field(time).type} values where times are expected")
-    if table[time].null_count:
-        raise InvalidValue(time, f"{table[time].null_count} rows of entity_df have no time")
-    return table, time
-
-
-def _utc(series: pd.Series) -> pd.Series:
-    """Return times in UTC; naive ones are UTC, texts are parsed one by one."""
-    if pd.api.types.is_datetime64_any_dtype(series.dtype):
-        moved: pd.Series = series.dt.tz_localize("UTC") if series.dt.tz is None else series.dt.tz_convert("UTC")
-        return moved
-    if pd.api.types.is_numeric_dtype(series.dtype):
-        raise ValueError("numbers are not times")
-    parsed: pd.Series = pd.to_datetime(series, utc=True, format="mixed")
-    return parsed
-
-
-def _all_entities(config: Any, views: list[Any], start: datetime | None, end: datetime | None) -> pd.DataFrame:
-    """Return every key that the views have between two times, at the end: what a retrieval without entity_df means."""
-    start, end = compute_non_entity_date_range(views, start_date=start, end_date=end)
-    names = {tuple(view.projection.join_key_map.get(name, name) for name in join_keys(view)) for view in views}
-    if len(names) != 1:
-        raise InvalidValue("entity_df", "needed where views have different join keys")
-    labels = next(iter(names))
-    tables = []
-    for view in views:
-        source = Source.open(config, view.batch_source, view.name)
-        mapping = view.batch_source.field_mapping
-        keys = [source.column(name, mapping) for name in join_keys(view)]
-        event = source.column(view.batch_source.timestamp_field, mapping)
-        pull = Pull.of(config, view.batch_source, keys, keys or [event], event, None, start, end)
-        for part in run_all(rows_of_split, [(pull, split) for split in pull.splits], pull.settings, pull.volume):
-            kinds = pa.schema(list(zip(keys, pull.deciding.types, strict=True)))
-            tables.append(
-                part.select(keys).cast(kinds).rename_columns(list(labels)).group_by(list(labels)).aggregate([])
-            )
-    if not labels:
-        return pd.DataFrame({_TIME: [end]})
-    frame: pd.DataFrame = pa.concat_tables(tables).group_by(list(labels)).aggregate([]).to_pandas().dropna()
-    frame = frame.sort_values(list(labels), ignore_index=True)
-    frame[_TIME] = end
-    return frame
 
 
 def _with_dummy(table: pa.Table) -> pa.Table:

@@ -5,7 +5,7 @@ The read plan is compiled once per service; distinct keys are fetched once, howe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from headway.core.errors import InvalidValue
 from headway.core.types import Columns, Int64
 from headway.features import codec
-from headway.features.definitions import Entity, FeatureService, RowView, WindowView
+from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
+from headway.features.entities import key_text
 from headway.features.link import RedisLink
 from headway.features.row_batch import RowDecoder
 from headway.features.row_codec import row_prefix
@@ -39,10 +40,14 @@ class OnlineRows(msgspec.Struct, frozen=True, kw_only=True):
 class _Part:
     """What one key of an entity is fetched for."""
 
-    entity: int
-    """Position among the service's entities."""
+    key: int
+    """Position among the service's keys."""
     prefix: bytes
     plan: ViewPlan | RowDecoder
+    views: tuple[str, ...]
+    """The views, or aliases, that read it."""
+    renamed: Mapping[str, str]
+    """Feature → its name where an alias reads it; empty: none does."""
     _heads: dict[int, bytes] = field(default_factory=dict)
 
     def bulks(self, names: Sequence[bytes]) -> list[bytes]:
@@ -61,36 +66,37 @@ class OnlineReader:
     def __init__(self, service: FeatureService, url: str, *, timeout_s: float = 0.5, cutoff: bool = True) -> None:
         self._link = RedisLink(url, timeout_s=timeout_s)
         self._cutoff = cutoff
-        self._entities = service.entities
-        self._parts = _parts(service, cutoff)
+        self._keys = tuple(dict.fromkeys(view.keys for view in service.views))
+        self._parts = _parts(service, self._keys, cutoff)
         self._views = [view.name for view in service.views]
+        self._stored = [view.name for view in service.stored]
         self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
-        self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.views)
+        self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.stored)
 
     async def read(self, keys: Columns, at: Int64) -> OnlineRows:
         """Return the features of n rows as of their decision times.
 
         Args:
-            keys: Entity key column → n keys: int64, or object for strings and nulls.
+            keys: Key column → n keys: int64, or object for strings and nulls.
             at: int64[n], UTC microseconds.
 
         Raises InvalidValue for a missing key column, Unavailable when the store is away or late, CorruptState for a
         value that is not the platform's.
         """
-        found = [_distinct(entity, keys, len(at)) for entity in self._entities]
-        views = len(self._views)
+        found = [_distinct(columns, keys, len(at)) for columns in self._keys]
+        views = len(self._stored)
         arguments = [self._watermarks]
         for part in self._parts:
-            arguments += part.bulks(found[part.entity][1])
+            arguments += part.bulks(found[part.key][1])
         head = b"*%d\r\n$4\r\nMGET\r\n" % (views + len(arguments))  # the watermarks are one of the arguments
         reply: list[bytes | None] = await self._link.call(head + b"".join(arguments))
         columns: Columns = {}
         status: dict[str, npt.NDArray[np.uint8]] = {}
         begin = views
         for part in self._parts:
-            position, names = found[part.entity]
+            position, names = found[part.key]
             end = begin + len(names)
-            self._decode(part.plan, reply[begin:end], position, at, columns, status)
+            self._decode(part, reply[begin:end], position, at, columns, status)
             begin = end
         status = {name: status[name] for name in self._views}
         return OnlineRows(columns=columns, status=status, watermark=self._watermark(reply[:views]))
@@ -102,13 +108,13 @@ class OnlineReader:
     def _watermark(self, marks: list[bytes | None]) -> dict[str, int]:
         """Return the views' watermarks; most reads find those of the read before."""
         if marks != self._marks[0]:
-            found = {name: int(mark or 0) for name, mark in zip(self._views, marks, strict=True)}
+            found = {name: int(mark or 0) for name, mark in zip(self._stored, marks, strict=True)}
             self._marks = (marks, found)
         return self._marks[1].copy()
 
     def _decode(
         self,
-        plan: ViewPlan | RowDecoder,
+        part: _Part,
         values: Sequence[bytes | None],
         position: Int64 | None,
         at: Int64,
@@ -116,33 +122,47 @@ class OnlineReader:
         status: dict[str, npt.NDArray[np.uint8]],
     ) -> None:
         """Add what one part of the reply says."""
+        plan = part.plan
+        made: Mapping[str, npt.NDArray[np.generic]]
         if isinstance(plan, RowDecoder):
-            rows, states = plan.decode(values, position, at)
-            columns.update(rows)
-            status.update(zip(plan.names, states, strict=True))
-            return
-        events, _ = codec.unpack(plan.view, values, plan.layout)
-        row_key = np.arange(len(values)) if position is None else position
-        found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
-        columns.update(found.columns)
-        status[plan.view.name] = found.status
+            made, states = plan.decode(values, position, at)
+            status.update(zip(part.views, states, strict=True))
+        else:
+            events, _ = codec.unpack(plan.view, values, plan.layout)
+            row_key = np.arange(len(values)) if position is None else position
+            found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
+            made = found.columns
+            status[part.views[0]] = found.status
+        columns.update({part.renamed[name]: made[name] for name in made} if part.renamed else made)
 
 
-def _parts(service: FeatureService, cutoff: bool) -> list[_Part]:
-    """Return one part per window view, and one per entity for all of its row views."""
+def _parts(service: FeatureService, keys: Sequence[tuple[str, ...]], cutoff: bool) -> list[_Part]:
+    """Return one part per window view, and one for all row views of an entity that are joined by the same columns."""
     parts = []
-    for number, entity in enumerate(service.entities):
-        own = [view for view in service.views if view.entity == entity]
-        rows = [view for view in own if isinstance(view, RowView)]
-        parts += [
-            _Part(entity=number, prefix=codec.prefix(view), plan=plan_of(view))
-            for view in own
-            if isinstance(view, WindowView)
-        ]
-        if rows:
-            decoder = RowDecoder(entity, rows, cutoff=cutoff)
-            parts.append(_Part(entity=number, prefix=row_prefix(entity), plan=decoder))
+    rows: dict[tuple[Entity, tuple[str, ...]], list[View | AliasedView]] = {}
+    for view in service.views:
+        if isinstance(view.stored, RowView):
+            rows.setdefault((view.stored.entity, view.keys), []).append(view)
+            continue
+        plan, prefix = plan_of(view.stored), codec.prefix(view.stored)
+        parts.append(
+            _Part(key=keys.index(view.keys), prefix=prefix, plan=plan, views=(view.name,), renamed=_renamed([view]))
+        )
+    for (entity, columns), views in rows.items():
+        decoder = RowDecoder(entity, [view.stored for view in views if isinstance(view.stored, RowView)], cutoff=cutoff)
+        names = tuple(view.name for view in views)
+        parts.append(
+            _Part(
+                key=keys.index(columns), prefix=row_prefix(entity), plan=decoder, views=names, renamed=_renamed(views)
+            )
+        )
     return parts
+
+
+def _renamed(views: Sequence[View | AliasedView]) -> dict[str, str]:
+    """Return feature → the name that its reader gives it; nothing where all have their own."""
+    names = {name: given for view in views for name, given in zip(view.stored.features, view.features, strict=True)}
+    return {} if all(name == given for name, given in names.items()) else names
 
 
 def _bulk(part: bytes) -> bytes:
@@ -150,14 +170,32 @@ def _bulk(part: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(part), part)
 
 
-def _distinct(entity: Entity, keys: Columns, n: int) -> tuple[Int64 | None, list[bytes]]:
+def _distinct(names: tuple[str, ...], keys: Columns, n: int) -> tuple[Int64 | None, list[bytes]]:
     """Return each row's place among the distinct keys (−1: null; None: every row has its own), and these as bytes."""
-    column = keys.get(entity.key)
-    if column is None or len(column) != n:
-        raise InvalidValue(entity.key, "the batch needs one key per row")
+    columns = [_column(name, keys, n) for name in names]
+    if len(columns) > 1:
+        return _distinct_texts(columns)
+    column = columns[0]
     wanted = column.tolist()
     if column.dtype.kind == "i" and len(set(wanted)) == n:
         return None, [b"%d" % key for key in wanted]
     seen: dict[object, int] = {}
     position = [-1 if key is None else seen.setdefault(key, len(seen)) for key in wanted]
     return np.array(position, np.int64), [str(key).encode() for key in seen]
+
+
+def _distinct_texts(columns: Sequence[npt.NDArray[np.generic]]) -> tuple[Int64, list[bytes]]:
+    """Do the same for a key of several columns: one with a null part is none."""
+    seen: dict[tuple[int | str, ...], int] = {}
+    position = [
+        -1 if None in parts else seen.setdefault(parts, len(seen))
+        for parts in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    return np.array(position, np.int64), [key_text(parts).encode() for parts in seen]
+
+
+def _column(name: str, keys: Columns, n: int) -> npt.NDArray[np.generic]:
+    column = keys.get(name)
+    if column is None or len(column) != n:
+        raise InvalidValue(name, "the batch needs one key per row")
+    return column

@@ -206,7 +206,7 @@ class OnlineStore:
         """Replace the values of keys by what the lake has of them."""
         if self._history is None:
             raise InvalidValue(
-                view.entity.key,
+                ", ".join(view.entity.keys),
                 f"{keys[0]} has events from before its tiles of {view.name} were closed, and the store knows no lake",
                 hint="headway features materialize",
             )

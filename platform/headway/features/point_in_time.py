@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
-from headway.features.arrow import locate, times
+from headway.features.arrow import key_columns, locate, times, whole
 from headway.features.definitions import RowView, WindowView
 from headway.features.events import Events, event_ids
 from headway.features.rows import AsOf, Found, group
@@ -43,7 +43,7 @@ class KeyIndex:
         self._pairs: list[pa.Array] = []
         code: Int64 | None = None
         for column in columns:
-            encoded = _whole(column).dictionary_encode()
+            encoded = whole(column).dictionary_encode()
             self._parts.append(encoded.dictionary)
             part = _numbers(encoded.indices)
             if code is None:
@@ -69,11 +69,11 @@ class KeyIndex:
         code, self._labels = self._labels, None
         return np.zeros(n, np.int64) if code is None else code
 
-    def number(self, columns: Sequence[pa.ChunkedArray], n: int) -> Int64:
+    def number(self, columns: Sequence[pa.ChunkedArray | pa.Array], n: int) -> Int64:
         """Return int64[n], the numbers of source rows' keys, −1: no label has it."""
         code = np.zeros(n, np.int64)
         for position, (column, known) in enumerate(zip(columns, self._parts, strict=True)):
-            part = _find(_whole(column), known)
+            part = _find(whole(column), known)
             if position == 0:
                 code = part
                 continue
@@ -107,9 +107,9 @@ def view_columns(
 
 
 def row_columns(
-    view: RowView, pieces: Sequence[Piece], keys: pa.Array, at: Int64, *, cutoff: bool = True
+    view: RowView, pieces: Sequence[Piece], keys: pa.Table, at: Int64, *, cutoff: bool = True
 ) -> RowColumns:
-    """Evaluate a RowView for label rows in any order; keys may repeat, be unknown, or null.
+    """Evaluate a RowView for label rows in any order; keys (its entity's key columns) may repeat, be unknown, or null.
 
     Keys and times of all pieces are read first, the view's columns afterwards and only where rows won, so that memory
     follows the label rows and the largest piece, not the source.
@@ -119,7 +119,7 @@ def row_columns(
 
 
 def newest_rows(
-    view: RowView, pieces: Sequence[Piece], keys: pa.Array, at: Int64, columns: Sequence[str], *, cutoff: bool = True
+    view: RowView, pieces: Sequence[Piece], keys: pa.Table, at: Int64, columns: Sequence[str], *, cutoff: bool = True
 ) -> pa.Table:
     """Return the source rows that a RowView's label rows rest on, however old, without label rows that have none."""
     found, offsets = _walk(view, pieces, keys, at, cutoff=cutoff, ttl=None)
@@ -127,10 +127,10 @@ def newest_rows(
 
 
 def _walk(
-    view: RowView, pieces: Sequence[Piece], keys: pa.Array, at: Int64, *, cutoff: bool, ttl: int | None
+    view: RowView, pieces: Sequence[Piece], keys: pa.Table, at: Int64, *, cutoff: bool, ttl: int | None
 ) -> tuple[Found, list[int]]:
     """Return the newest source row of each label row, and the number of the first row of each piece, and of all."""
-    index = KeyIndex([pa.chunked_array([keys])])
+    index = KeyIndex.of(keys)
     labels = group(index.labels(len(at)), at, len(index))
     textual = view.source.columns[view.source.id] == "string"
 
@@ -138,10 +138,10 @@ def _walk(
         asof, offsets, ties = AsOf(labels, cutoff=cutoff), [0], 0
         for piece in pieces:
             id_column = [view.source.id] if with_ids else []
-            table = piece(list(dict.fromkeys([view.entity.key, EVENT_TIME, KNOWN_TIME, *id_column])))
+            table = piece(list(dict.fromkeys([*view.entity.keys, EVENT_TIME, KNOWN_TIME, *id_column])))
             ids = event_ids(np.asarray(table[view.source.id].to_numpy())) if with_ids else None
             ties += asof.add(
-                index.number([table[view.entity.key].cast(keys.type)], table.num_rows),
+                index.number(key_columns(table, view.entity.keys, view.entity), table.num_rows),
                 times(table, EVENT_TIME),
                 times(table, KNOWN_TIME, otherwise=EVENT_TIME),
                 ids,
@@ -180,7 +180,7 @@ def in_place(schema: pa.Schema, tables: Sequence[pa.Table], places: Sequence[Int
     place: pa.Array | None = None
     columns = []
     for number, field in enumerate(schema):
-        parts = [_whole(table.column(number)) for table in tables]
+        parts = [whole(table.column(number)) for table in tables]
         if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
             if place is None:
                 inverse = np.full(n, -1, np.int64)
@@ -226,9 +226,3 @@ def _paired(code: Int64, part: Int64, parts: int) -> Int64:
 
 def _numbers(indices: pa.Array) -> Int64:
     return np.asarray(pc.fill_null(indices, -1).to_numpy(zero_copy_only=False), np.int64)
-
-
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(column, pa.Array):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from headway.core.types import Columns, Int64, Principal
-from headway.features.arrow import ARROW_TYPES, events_of
-from headway.features.definitions import FeatureService, RowView, View
-from headway.features.join_work import columns_of
+from headway.features.arrow import ARROW_TYPES, events_by, key_columns
+from headway.features.definitions import AliasedView, FeatureService, RowView, View
+from headway.features.join_work import bucket_column, columns_of
 from headway.features.lake import bucket_of
 from headway.features.online import OnlineRows
-from headway.features.point_in_time import row_columns, view_columns
+from headway.features.point_in_time import KeyIndex, row_columns, view_columns
 from headway.features.reader import LakeReader, read_files
 
 
@@ -45,30 +45,36 @@ class LakeFeatures:
         status: dict[str, npt.NDArray[np.uint8]] = {}
         for name in views:
             view = self._views[name]
-            found, states = _evaluate(view, self._reader, self._principal(), keys[view.entity.key], at)
+            found, states = _evaluate(view, self._reader, self._principal(), keys, at)
             columns.update(found)
             status[name] = states
         return OnlineRows(columns=columns, status=status, watermark={})
 
 
 def _evaluate(
-    view: View, reader: LakeReader, principal: Principal, wanted: npt.NDArray[np.generic], at: Int64
+    joined: View | AliasedView, reader: LakeReader, principal: Principal, wanted: Columns, at: Int64
 ) -> tuple[Columns, npt.NDArray[np.uint8]]:
-    key, source = view.entity.key, view.source
-    owners = pa.array(wanted.tolist(), ARROW_TYPES[view.entity.dtype])
-    distinct = owners.unique().drop_null()
+    view, entity, source = joined.stored, joined.stored.entity, joined.stored.source
+    types = [ARROW_TYPES[dtype] for dtype in entity.dtypes]
+    columns = [pa.array(wanted[name].tolist(), kind) for name, kind in zip(joined.keys, types, strict=True)]
+    owners = pa.table(dict(zip(entity.keys, columns, strict=True)))
+    cut = bucket_column(view)
+    distinct = owners[cut].combine_chunks().unique().drop_null()
     plan = reader.plan(source, principal, principal.purpose)
     paths = plan.paths
-    if source.bucket_by == key:
+    if source.bucket_by == cut:
         buckets = set(bucket_of(distinct, source.buckets).tolist())
         paths = tuple(path for path, bucket in plan.files if bucket in buckets)
-    table = read_files(plan.schema, paths, columns_of(view), known_by=int(at.max()), keys=(key, distinct))
+    table = read_files(plan.schema, paths, columns_of(view), known_by=int(at.max()), keys=(cut, distinct))
     if isinstance(view, RowView):
         rows = row_columns(view, [table.select], owners, at)
-        columns = {name: _plain(column) for name, column in zip(view.features, rows.table.columns, strict=True)}
-        return columns, rows.status
-    windows = view_columns(view, events_of(view, table), wanted, at)
-    return dict(windows.columns), windows.status
+        return dict(zip(joined.features, map(_plain, rows.table.columns), strict=True)), rows.status
+    index = KeyIndex.of(owners)
+    owner = index.number(key_columns(table, entity.keys, entity), table.num_rows)
+    events = events_by(view, table.filter(pa.array(owner >= 0)), owner[owner >= 0])
+    windows = view_columns(view, events, index.labels(len(at)), at)
+    found = (windows.columns[name] for name in view.features)
+    return dict(zip(joined.features, found, strict=True)), windows.status
 
 
 def _plain(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:

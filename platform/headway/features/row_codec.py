@@ -53,7 +53,7 @@ def row_prefix(entity: Entity) -> bytes:
 def shape_sha256(view: RowView) -> str:
     """Return the hash of what decides a row's bytes: another shape gets another tag, so that versions can coexist."""
     columns = [list(pair) for pair in zip(view.columns, view.dtypes, strict=True)]
-    return sha256(canonical({"source": view.source.name, "entity": view.entity.key, "rows": columns}))
+    return sha256(canonical({"source": view.source.name, "entity": view.entity.describe()["key"], "rows": columns}))
 
 
 class Group(NamedTuple):

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headway.core.clock import Clock
 from headway.core.errors import Conflict
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME
-from headway.features.arrow import conform, keys, times
+from headway.features.arrow import conform, keys, owned, times
 from headway.features.definitions import RowView
 from headway.features.events import event_ids
 from headway.features.row_codec import Row, encode, replace, row_layout, row_prefix
@@ -142,20 +141,18 @@ class RowStore:
 
 def needed_rows(view: RowView) -> list[str]:
     """Return the columns of the source that a row view reads, without the times."""
-    return list(dict.fromkeys([view.entity.key, view.source.id, *view.columns]))
+    return list(dict.fromkeys([*view.entity.keys, view.source.id, *view.columns]))
 
 
 def newest(view: RowView, table: pa.Table) -> tuple[list[bytes], list[Row], int]:
     """Return the store's key and the newest row of each key, and how many rows have a key at all."""
     layout = row_layout(view)
     source = view.source
-    table = conform(source, table, needed_rows(view))
-    if table[view.entity.key].null_count:
-        table = table.filter(pc.is_valid(table[view.entity.key]))
+    table = owned(conform(source, table, needed_rows(view)), view.entity)
     given = table.num_rows
     if given == 0:
         return [], [], 0
-    owner = keys(table, view.entity.key, view.entity.dtype)
+    owner = keys(table, view.entity)
     distinct, code = np.unique(owner, return_inverse=True)
     ids = event_ids(np.asarray(table[source.id].to_numpy()))
     event_time, known_time = times(table, EVENT_TIME), times(table, KNOWN_TIME)

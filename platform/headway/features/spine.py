@@ -37,7 +37,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 def _read_csv(path: Path, service: FeatureService) -> pa.Table:
     """Return the rows; event_time is read as text first, so that a mixture of zones is seen."""
-    types = {entity.key: ARROW_TYPES[entity.dtype] for entity in service.entities}
+    types = {name: ARROW_TYPES[dtype] for name, dtype in service.key_columns.items()}
     types |= {name: ARROW_TYPES[dtype] for name, dtype in service.request.items() if dtype != "timestamp"}
     types[EVENT_TIME] = pa.string()
     options = pc_csv.ConvertOptions(column_types=types, strings_can_be_null=True)

@@ -43,7 +43,7 @@ from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Reader, Scorer
 from headway.serving.service import DecisionService, Verifier
-from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms
+from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agreement
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
@@ -195,21 +195,8 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
     trust = trust_root(settings)
     contract = require_signed(path, trust, name=use_case).contract
     service = find_service(project, contract.decision.feature_service, file=str(path.name))
-    if tuple(contract.decision.entity) != service.keys:
-        raise DefinitionError(
-            f"entity is {list(contract.decision.entity)}, {service.name} has {list(service.keys)}",
-            file=path.name,
-            field="decision.entity",
-        )
+    require_agreement(contract, service, file=path.name)
     terms = Terms.of(contract)
-    views = [view.name for view in service.views]
-    for index, clause in enumerate(terms.freshness):
-        if clause.view not in views:
-            raise DefinitionError(
-                f"{service.name} has no view {clause.view!r}{names_near(clause.view, views)}",
-                file=path.name,
-                field=f"freshness[{index}].view",
-            )
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
     audit = audit_log(settings, f"serving-{use_case}", clock)
 

@@ -25,7 +25,13 @@ class FreshnessClauses:
     def __init__(self, service: FeatureService, terms: Terms, recomputer: Recomputer | None) -> None:
         self._views = service.views
         self._keys = service.keys
-        self._features = {view.name: view.features for view in service.views}
+        self._joined = {
+            stored.name: [view for view in service.views if view.stored.name == stored.name]
+            for stored in service.stored
+        }
+        self._features = {
+            name: [feature for view in views for feature in view.features] for name, views in self._joined.items()
+        }
         self._clauses = terms.freshness
         self._on_stale = {clause.view: clause.on_stale for clause in terms.freshness}
         self._recomputer = recomputer
@@ -56,7 +62,7 @@ class FreshnessClauses:
         Recomputed ones where the contract says so of every view; without rules to answer, missing ones where it allows
         that of every view.
         """
-        ways = [self._on_stale.get(view.name, REJECT) for view in self._views]
+        ways = [self._on_stale.get(view.stored.name, REJECT) for view in self._views]
         names = [view.name for view in self._views]
         if self._recomputer is not None and all(way == RECOMPUTE for way in ways):
             found = await self._recomputer.read(names, keys, batch.at)
@@ -69,7 +75,8 @@ class FreshnessClauses:
         batch.mark_all(f"features:{name}" for name in names)
         columns: Columns = {}
         for view in self._views:
-            dtypes = view.dtypes if isinstance(view, RowView) else ("float32",) * len(view.features)
+            stored = view.stored
+            dtypes = stored.dtypes if isinstance(stored, RowView) else ("float32",) * len(view.features)
             for name, dtype in zip(view.features, dtypes, strict=True):
                 columns[name] = np.full(len(batch.at), *((None, object) if dtype == "string" else (np.nan, np.float32)))
         return OnlineRows(columns=columns, status={}, watermark={})
@@ -91,13 +98,15 @@ class FreshnessClauses:
             return
         some = np.logical_or.reduce(list(behind.values()))
         keys = {name: batch.columns[name][some] for name in self._keys}
-        found = await self._recomputer.read(list(behind), keys, batch.at[some])
+        found = await self._recomputer.read(
+            [view.name for name in behind for view in self._joined[name]], keys, batch.at[some]
+        )
         if found is None:
             return
         for view, rows in behind.items():
             taken = rows[some]
-            status[view] = status[view].copy()
-            status[view][rows] = found.status[view][taken]
+            for joined in self._joined[view]:
+                status[joined.name] = _with(status[joined.name], rows, found.status[joined.name][taken])
             for name in self._features[view]:
                 features[name] = _with(features[name], rows, found.columns[name][taken])
             for index in np.flatnonzero(rows).tolist():

@@ -45,14 +45,14 @@ class DecisionSchema:
     """Names and types of a decision's input."""
 
     keys: tuple[tuple[str, str], ...]
-    """(column, dtype) of the entities."""
+    """(column, dtype) that views are joined by."""
     request: tuple[tuple[str, str], ...]
     """(column, dtype) that come with the request, without event_time."""
 
     @classmethod
     def of(cls, service: FeatureService) -> DecisionSchema:
         """Return the schema of a feature service; DefinitionError for a dtype that a request cannot carry."""
-        keys = tuple((entity.key, entity.dtype) for entity in service.entities)
+        keys = tuple(service.key_columns.items())
         request = tuple((name, dtype) for name, dtype in service.request.items() if name != EVENT_TIME)
         for name, dtype in (*keys, *request):
             if dtype not in _TYPES:

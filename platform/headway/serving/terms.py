@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headway.core.errors import DefinitionError, names_near
+from headway.features.definitions import FeatureService
 from headway.governance.contract_schema import Contract
 from headway.serving.admission import AdmissionLimits
 
@@ -73,3 +75,25 @@ class Terms:
             durable=contract.decision_log == "durable",
             purposes=contract.privacy.purposes,
         )
+
+
+def require_agreement(contract: Contract, service: FeatureService, *, file: str = "contract.yaml") -> None:
+    """Raise DefinitionError where a contract names other keys than its feature service, or views that it does not read.
+
+    Freshness is of what is stored: a clause names the view, and holds for its aliases too.
+    """
+    if tuple(contract.decision.entity) != service.keys:
+        raise DefinitionError(
+            f"entity is {list(contract.decision.entity)}, {service.name} has {list(service.keys)}",
+            file=file,
+            field="decision.entity",
+            expected=", ".join(service.keys),
+        )
+    views = [view.name for view in service.stored]
+    for index, clause in enumerate(contract.freshness):
+        if clause.view not in views:
+            raise DefinitionError(
+                f"{clause.view!r} is no view that {service.name} stores{names_near(clause.view, views)}",
+                file=file,
+                field=f"freshness[{index}].view",
+            )

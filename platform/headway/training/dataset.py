@@ -65,7 +65,7 @@ class TrainingData:
 
 def pin_snapshots(job: TrainingJob, reader: LakeReader) -> dict[str, int]:
     """Return table → snapshot id of every table that the training reads, so that it can be repeated."""
-    tables = dict.fromkeys([job.spine.table, *(view.source.table for view in job.service.views)])
+    tables = dict.fromkeys([job.spine.table, *(view.source.table for view in job.service.stored)])
     return {table: reader.snapshot(table) for table in tables}
 
 

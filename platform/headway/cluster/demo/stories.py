@@ -100,7 +100,7 @@ def _rate(at: Installation, use_case: str) -> float:
 
 def _pieces(at: Installation, use_case: str, span: int) -> int:
     """Return into how many chunks to cut `span`: events run two chunks ahead, and windows keep SLACK behind them."""
-    bounded = any(view.horizon is not None for view in at.service(use_case).views)
+    bounded = any(view.horizon is not None for view in at.service(use_case).stored)
     return max(10, -(-3 * span // SLACK)) if bounded else 10
 
 
