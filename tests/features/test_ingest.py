@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import shutil
 import tempfile
@@ -15,15 +16,18 @@ from headway.core.clock import ManualClock
 from headway.core.control import MemoryControlStore
 from headway.core.errors import InvalidValue, Unavailable
 from headway.core.times import DAY, HOUR
-from headway.core.types import Principal
+from headway.core.types import Columns, Principal
+from headway.features.aggregates import count
 from headway.features.backlog import Backlog
 from headway.features.codec import prefix, unpack
 from headway.features.committer import Committer
-from headway.features.definitions import Overflow, WindowView
+from headway.features.definitions import FeatureService, Overflow, WindowView
 from headway.features.ingest import IngestReport, ingest
 from headway.features.lake import Location
+from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
+from headway.features.recompute import LakeFeatures, rows_of
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view
 from tests.features.test_online import table
@@ -49,6 +53,7 @@ class World:
         self.clock, self.audit = clock, MemoryAudit(clock)
         self.committer = Committer(lake, clock)
         self.reader = LakeReader(lake, self.audit, clock)
+        self.online_url = url
         self.online = OnlineStore(url, clock=clock)
         self.analyst = analyst
         self.backlog = Backlog(
@@ -82,6 +87,12 @@ class World:
 @pytest.fixture
 def world(lake: Location, clock: ManualClock, server: Valkey, analyst: Principal) -> World:
     return World(lake, clock, server.url, analyst)
+
+
+def a_tiled_view() -> WindowView:
+    return WindowView(
+        name="tiled", entity=VIEW.entity, source=SOURCE, aggregates=count("1000us"), hop="50us", retention=2_000
+    )
 
 
 def payments(first: int, count: int) -> pa.Table:
@@ -180,6 +191,36 @@ def test_a_view_that_rejects_overflow_needs_the_store(world: World, server: Valk
     server.start()
     world.ingest(payments(20, 5), "b", views=(strict,))
     assert world.in_lake() == world.online_ids(strict) == list(range(25))
+
+
+def test_tiles_that_are_written_twice_count_once(world: World) -> None:
+    """The store was fed and not told so: what comes again is older than closed tiles, and is made anew."""
+    view = a_tiled_view()
+    world.online = OnlineStore(
+        world.online_url, clock=world.clock, history=lambda v, keys: rows_of(v, keys, world.reader, world.analyst)
+    )
+    world.backlog = dataclasses.replace(world.backlog, online=world.online)
+    world.ingest(payments(0, 3_000), "a", views=(view,))
+    world.committer.append(SOURCE, payments(3_000, 3_000), "b")
+    world.online.write(view, payments(3_000, 3_000))
+    report = world.ingest(payments(6_000, 7), "c", views=(view,))
+    assert report.views[view.name].rebuilt == 7
+    service = FeatureService(name="tiled", views=(view,), request={})
+    keys: Columns = {"card": np.arange(7)}
+    at = np.full(7, 7_010)
+
+    async def go() -> OnlineRows:
+        reader = OnlineReader(service, world.online_url)
+        found = await reader.read(keys, at)
+        await reader.close()
+        return found
+
+    served = asyncio.run(go()).columns
+    true = LakeFeatures(service, lambda: world.reader, lambda: world.analyst).read([view.name], keys, at).columns
+    assert {name: column.tolist() for name, column in served.items()} == {
+        name: column.tolist() for name, column in true.items()
+    }
+    assert served["tiled__count_1ms"].tolist() == pytest.approx([143.0] * 7, abs=8)
 
 
 def test_no_row_is_too_few(world: World) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headway.core.types import Columns, Int64, Principal
-from headway.features.arrow import ARROW_TYPES, events_by, key_columns
+from headway.features.arrow import ARROW_TYPES, events_by, key_columns, keys
 from headway.features.definitions import AliasedView, FeatureService, RowView, View
 from headway.features.join_work import bucket_column, columns_of
 from headway.features.lake import bucket_of
@@ -84,3 +85,17 @@ def _plain(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
     if column.null_count and not pa.types.is_floating(column.type):
         column = column.cast(pa.int64()).cast(pa.float64())
     return np.asarray(column.to_numpy())
+
+
+def rows_of(view: View, wanted: npt.NDArray[np.generic], reader: LakeReader, principal: Principal) -> pa.Table:
+    """Return all rows of a view's source that some keys have in the newest snapshot, times as int64."""
+    entity, source = view.entity, view.source
+    plan = reader.plan(source, principal, principal.purpose)
+    if len(entity.keys) > 1:
+        table = read_files(plan.schema, plan.paths, columns_of(view))
+        return table.filter(pc.is_in(pa.array(keys(table, entity)), value_set=pa.array(wanted.tolist())))
+    distinct, paths = pa.array(wanted.tolist(), ARROW_TYPES[entity.dtypes[0]]), plan.paths
+    if source.bucket_by == entity.keys[0]:
+        buckets = set(bucket_of(distinct, source.buckets).tolist())
+        paths = tuple(path for path, bucket in plan.files if bucket in buckets)
+    return read_files(plan.schema, paths, columns_of(view), keys=(entity.keys[0], distinct))
