@@ -103,6 +103,7 @@ def _bucket(
     whole.pruned += part.pruned
     whole.overflowed += part.overflowed
     whole.retries += part.retries
+    whole.rebuilt += part.rebuilt
     return int(times(events, KNOWN_TIME).max()), later
 
 
