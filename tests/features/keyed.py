@@ -13,7 +13,7 @@ from headway.features.aggregates import count, last, total
 from headway.features.definitions import AliasedView, Entity, EventSource, FeatureService, RowView, View, WindowView
 from tests.features.oracle import Event, feature
 
-PARTS = ("1", "11", "1:", "\\", ":", "")
+PARTS = ("1", "11", "1:", "\\", ":", "", "None")
 TTL = 60
 
 

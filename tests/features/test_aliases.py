@@ -57,7 +57,7 @@ def a_past(n: int, seed: int) -> list[Visit]:
     rng = np.random.default_rng(seed)
     some: list[str | None] = [None, *PARTS]
     at, late = rng.integers(0, 200, n), rng.integers(0, 40, n)
-    users, shops, amounts = rng.integers(0, 7, n), rng.integers(0, 7, n), rng.integers(-99, 99, n)
+    users, shops, amounts = rng.integers(0, 8, n), rng.integers(0, 8, n), rng.integers(-99, 99, n)
     return [
         Visit(some[users[i]], some[shops[i]], int(at[i]), int(at[i] + late[i]), i, int(amounts[i])) for i in range(n)
     ]
@@ -115,7 +115,7 @@ def test_tasks_join_alike(readers: dict[str, LakeReader], analyst: Principal, bu
     rng = np.random.default_rng(8)
     some: list[str | None] = [None, *PARTS]
     picked = [
-        (*(some[i] for i in row), int(t)) for row, t in zip(rng.integers(0, 7, (200, 4)), range(200), strict=True)
+        (*(some[i] for i in row), int(t)) for row, t in zip(rng.integers(0, 8, (200, 4)), range(200), strict=True)
     ]
     dataset = training_set(a_spine(picked), service_of(bucket_by), readers[bucket_by], analyst, "testing", blocks=3)
     found = pa.concat_tables(ray.get(dataset.to_arrow_refs())).sort_by("row_id")
@@ -187,7 +187,7 @@ def test_what_was_served_under_aliases_is_consistent_and_a_swap_is_found(
     materialize(SERVICE.stored, readers["shop"], store, analyst, "testing", known_by=205)
     rng = np.random.default_rng(5)
     some: list[str | None] = [None, *PARTS]
-    spine = a_spine([(*(some[i] for i in row), 205) for row in rng.integers(0, 7, (300, 4))])
+    spine = a_spine([(*(some[i] for i in row), 205) for row in rng.integers(0, 8, (300, 4))])
     online = read(online_url, spine.to_pylist())
     served = {name: np.asarray(online.columns[name], np.float32) for name in SERVICE.features}
     log = pa.table({**{name: spine[name] for name in spine.column_names}, **served})

@@ -13,7 +13,7 @@ from headway.core.canonical import canonical
 from headway.core.errors import DefinitionError, InvalidValue
 from headway.features.arrow import keys
 from headway.features.definitions import Entity, EventSource, RowView, WindowView
-from headway.features.entities import key_text
+from headway.features.entities import key_parts, key_text
 
 PLACE = Entity(name="place", key=("card", "shop"), dtype=("int64", "string"))
 parts = st.lists(st.text(st.sampled_from("1:\\é")), min_size=2, max_size=3)
@@ -76,3 +76,9 @@ def test_a_view_needs_a_source_with_its_key(columns: dict[str, str]) -> None:
 def test_keys_of_several_columns_are_objects() -> None:
     table = pa.table({"card": [1, 1], "shop": ["1", "11"]})
     assert keys(table, PLACE).dtype == np.dtype(object)
+
+
+@given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(":\\a\n1", max_size=4)), min_size=2, max_size=4))
+def test_parts_of_a_composite_key_come_back_from_its_text(parts: list[int | str]) -> None:
+    dtypes = ["string" if isinstance(part, str) else "int64" for part in parts]
+    assert key_parts(key_text(parts), dtypes) == tuple(parts)

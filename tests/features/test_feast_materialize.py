@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +28,21 @@ from feast import (
 )
 from feast.cli.cli import cli
 from feast.data_source import PushMode
-from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from feast.types import (
+    Array,
+    Bool,
+    Bytes,
+    Decimal,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    Map,
+    Set,
+    String,
+    UnixTimestamp,
+    Uuid,
+)
 from feast.value_type import ValueType
 
 from tests.features.feast_universe import (
@@ -121,6 +137,29 @@ def test_types_are_the_same_offline_and_online(store: FeatureStore, tmp_path: Pa
         assert (list(found) if shape != "one" else found) == value
         for item in found if shape != "one" else [found]:
             assert isinstance(item, python)
+
+
+NESTED: dict[str, tuple[Any, list[Any], list[Any], list[Any]]] = {
+    "lists of lists": (Array(Array(Int64)), [[[1, 2], []], [[3]], None, [[1]], [[5]]], [None, [[3]]], [None, [[3]]]),
+    "sets": (Set(Int64), [[1, 2], [3], None, [], [5]], [None, [3]], [None, {3}]),
+    "maps": (Map, [{"a": "b"}, {"a": "d"}, None, {}, {"a": "y"}], [None, {"a": "d"}], [None, {"a": "d"}]),
+    "decimals": (Decimal, [decimal.Decimal("1.5")] * 5, [decimal.Decimal("1.5")] * 2, [decimal.Decimal("1.5")] * 2),
+    "ids": (Uuid, [str(uuid.UUID(int=n)) for n in range(5)], [str(uuid.UUID(int=n)) for n in (2, 1)],
+            [uuid.UUID(int=n) for n in (2, 1)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NESTED)
+def test_nested_types_come_back(store: FeatureStore, tmp_path: Path, kind: str) -> None:
+    dtype, given, offline, online = NESTED[kind]
+    view, _ = a_simple_view(tmp_path, given, dtype)
+    store.apply([DRIVER, view])
+    frame = pd.DataFrame({"driver_id": [1, 2, 9], "ts": [END] * 3})
+    found = store.get_historical_features(frame, ["simple:value"]).to_arrow()["value"].to_pylist()
+    assert found == [*offline, None]
+    store.materialize(END - timedelta(hours=5), END)
+    rows = [{"driver_id": driver} for driver in (1, 2, 9)]
+    assert store.get_online_features(["simple:value"], rows).to_dict()["value"] == [*online, None]
 
 
 @pytest.mark.parametrize(("dtype", "keys"), [(Int64, (1, 2, 1, 3, 3)), (String, ("1", "2", "1", "3", "3"))])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.clock import ManualClock
@@ -65,6 +65,7 @@ KEYS = st.sampled_from([0, 0, 0, 1, 2])
 """Half of everything is of one key."""
 
 
+@settings(deadline=None)
 @given(
     events=st.lists(st.tuples(KEYS, st.integers(0, 40), st.sampled_from([0, 0, 1, 15])), max_size=60),
     labels=st.lists(st.tuples(KEYS | st.none(), st.integers(-2, 60)), min_size=1, max_size=40),

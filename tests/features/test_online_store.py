@@ -26,8 +26,9 @@ from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
-from headway.features.row_codec import row_prefix, unpack
+from headway.features.row_codec import row_prefix
 from headway.features.row_store import SLACK
+from headway.features.row_value import unpack
 from headway.features.windows import Status
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import CARD, Event, a_view
@@ -175,8 +176,8 @@ def test_concurrent_writers_never_take_a_newer_row_back(online_url: str) -> None
     assert not failures
     client = redis.Redis.from_url(online_url)
     for card in range(4):
-        sections = unpack(client.get(row_prefix(CARD) + b"%d" % card), CARD)
-        assert [section.rank for section in sections] == [(59, 59, 59 * 13 + 1)] * 2
+        kept = unpack(client.get(row_prefix(CARD) + b"%d" % card), CARD)
+        assert [row.rank for row in kept.values()] == [(59, 59, 59 * 13 + 1)] * 2
     client.close()
 
 

@@ -12,7 +12,8 @@ from headway.core.times import parse_duration
 from headway.features.aggregates import count, distinct, std
 from headway.features.definitions import WindowView
 from headway.features.events import VALUES, make_records
-from headway.features.tiles import SKETCH, mixed, tile_layout, tiled
+from headway.features.scan import SKETCH
+from headway.features.tiles import mixed, tile_layout, tiled
 from headway.features.windows import (
     Events,
     Status,

@@ -73,11 +73,13 @@ class FakeReader:
         unknown = (ids >= 100).astype(np.uint8)
         mark = int(at.max()) if self.watermark is None else self.watermark
         return OnlineRows(
-            columns={
-                "activity__count_7d": ids,
-                "activity__amount_mean_7d": ids / np.float32(2),
-                "shops__count_7d": np.ones(len(at), np.float32),
-            },
+            parts=[
+                lambda: {
+                    "activity__count_7d": ids,
+                    "activity__amount_mean_7d": ids / np.float32(2),
+                    "shops__count_7d": np.ones(len(at), np.float32),
+                }
+            ],
             status={"activity": unknown, "shops": np.zeros(len(at), np.uint8)},
             watermark={"activity": mark, "shops": mark},
         )

@@ -26,7 +26,7 @@ class Reader:
         assert set(keys) == {"customer_id", "friend_id"}
         n = len(at)
         return OnlineRows(
-            columns={name: np.ones(n, np.float32) for view in friend.views for name in view.features},
+            parts=[lambda: {name: np.ones(n, np.float32) for view in friend.views for name in view.features}],
             status={"activity": np.zeros(n, np.uint8), "friend": np.arange(n, dtype=np.uint8)},
             watermark={"activity": NOW - 60_000_000},
         )

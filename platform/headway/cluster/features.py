@@ -20,6 +20,7 @@ from headway.core.progress import Progress
 from headway.core.times import EVENT_TIME
 from headway.core.types import Principal
 from headway.features.consistency import ConsistencyReport, check
+from headway.features.definitions import WindowView
 from headway.features.historical import training_set
 from headway.features.lake_faults import lake_faults
 from headway.features.online_store import WriteReport
@@ -73,6 +74,25 @@ def fill(at: Installation, use_case: str, principal: Principal, progress: Progre
     rate = events / max(at.clock.monotonic() - start, 1e-9)
     _record(at, principal, "features.materialize", service.name, f"{events} events")
     return Materialized(views=views, rows_per_s=rate)
+
+
+def copy(at: Installation, use_case: str, principal: Principal, progress: Progress) -> Mapping[str, int]:
+    """Write the present features of the use case's window views for clients of Feast; return the keys per view.
+
+    Needs the scope `features:write`.
+    """
+    from headway.features import feast_copy
+
+    principal.require("features", "write")
+    service = at.service(at.project.require(use_case))
+    keys = {}
+    for view in service.stored:
+        if isinstance(view, WindowView):
+            with progress.stage(f"copy {view.name}") as stage:
+                keys[view.name] = feast_copy.copy(view, at.settings, at.clock)
+                stage.note(f"{keys[view.name]:,} keys")
+    _record(at, principal, "features.copy", service.name, f"{sum(keys.values())} keys")
+    return keys
 
 
 def prove(

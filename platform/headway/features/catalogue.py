@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headway.core.canonical import canonical
-from headway.core.errors import AccessError, CorruptState, DefinitionError
+from headway.core.errors import AccessError, CorruptState, DefinitionError, NotFound
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
@@ -108,6 +108,21 @@ def applied(settings: Settings) -> list[Applied]:
     return sorted(found, key=lambda entry: entry.name)
 
 
+def feast_view(name: str, settings: Settings) -> Any:
+    """Return a view as Feast knows it; NotFound where none was applied."""
+    with warnings.catch_warnings():  # its import turns every deprecation warning of the process on
+        from feast.errors import FeatureViewNotFoundException
+
+    known = []
+    if registry_path(settings).exists():
+        registry = _registry(settings)
+        try:
+            return registry.get_feature_view(name, PROJECT)
+        except FeatureViewNotFoundException:
+            known = [view.name for view in registry.list_feature_views(PROJECT)]
+    raise NotFound("feature view", name, known=known)
+
+
 def _read(settings: Settings) -> list[feast.FeatureService]:
     from google.protobuf.message import DecodeError
 
@@ -175,7 +190,7 @@ def _view(view: View, settings: Settings) -> Any:
         source=feast.PushSource(name=f"{view.name}_events", batch_source=batch),
         owner=view.owner,
         description=view.description,
-        tags={"engine": "headway"},
+        tags={"engine": "headway", **({} if isinstance(view, RowView) else {"as_of": "write"})},
     )
 
 

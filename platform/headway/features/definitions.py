@@ -15,7 +15,7 @@ from typing import Any
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, names_near
 from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_duration, parse_duration
-from headway.features.aggregates import Aggregate
+from headway.features.aggregates import HASHED, Aggregate
 from headway.features.aliases import Aliasable, AliasedView, require_joins
 from headway.features.entities import Entity
 from headway.features.sources import DTYPES, EventSource
@@ -110,8 +110,9 @@ class WindowView(Aliasable):
 
     @cached_property
     def columns(self) -> tuple[tuple[str, int], ...]:
-        """The (column, scale) pairs kept as int64 per event, sorted."""
-        return tuple(sorted({(a.column, a.scale) for a in self.aggregates if a.column is not None}))
+        """The (column, scale) pairs kept as int64 per event, sorted, numbers before identities."""
+        found = {(a.column, a.scale) for a in self.aggregates if a.column is not None}
+        return tuple(sorted(found, key=lambda pair: (pair[1] == HASHED, *pair)))
 
     @property
     def features(self) -> tuple[str, ...]:

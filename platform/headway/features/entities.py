@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from headway.core.errors import DefinitionError
 
 KEY_DTYPES = ("int64", "string")
+_PIECE = re.compile(r"\\.|:|[^\\:]+", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,19 @@ def key_text(parts: Iterable[int | str]) -> str:
     return ":".join(
         part.replace("\\", "\\\\").replace(":", "\\:") if isinstance(part, str) else str(part) for part in parts
     )
+
+
+def key_parts(text: str, dtypes: Sequence[str]) -> tuple[int | str, ...]:
+    """Return the parts of a key from its text: of a key of one column the text itself."""
+    texts = [text]
+    if len(dtypes) > 1:
+        texts = [""]
+        for piece in _PIECE.findall(text):
+            if piece == ":":
+                texts.append("")
+            else:
+                texts[-1] += piece.removeprefix("\\")
+    return tuple(part if dtype == "string" else int(part) for part, dtype in zip(texts, dtypes, strict=True))
 
 
 def require_distinct(columns: tuple[str, ...], *, field: str) -> None:

@@ -117,8 +117,13 @@ class PackedRedisOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast publis
         """Delete the rows of the repository's views and close the connections."""
         del entities
         self._delete(config, tables)
-        self._connect(config).close()
-        self._server = None
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections of synchronous calls."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
     async def close(self) -> None:
         """Close the event loop's connections."""

@@ -11,7 +11,18 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, HeadwayError, InvalidValue
 from headway.core.times import EVENT_TIME
 from headway.core.types import Columns, Int64, Matrix
-from headway.features import events, row_batch, row_codec, rows, scan, windows
+from headway.features import (
+    events,
+    row_batch,
+    row_codec,
+    row_glance,
+    row_plan,
+    row_scan,
+    row_value,
+    rows,
+    scan,
+    windows,
+)
 from headway.features.definitions import FeatureService
 
 
@@ -74,7 +85,9 @@ def _not_numbers(service: FeatureService, columns: Columns) -> HeadwayError:
 
 def kernel_sha256(service: FeatureService) -> str:
     """Return the hash of everything that decides a feature value: the definition and the kernel's source text."""
-    modules: tuple[ModuleType, ...] = (events, row_batch, row_codec, rows, scan, windows)
+    modules: tuple[ModuleType, ...] = (
+        events, row_batch, row_codec, row_glance, row_plan, row_scan, row_value, rows, scan, windows
+    )  # fmt: skip
     sources = [inspect.getsource(module) for module in modules]
     sources.append(inspect.getsource(transform) + inspect.getsource(matrix))
     return sha256(canonical({"definition": service.describe(), "sources": sources}))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -24,9 +24,12 @@ def request(parts: Sequence[bytes]) -> bytes:
 
 
 class _Wire(asyncio.Protocol):
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
         self._reader = hiredis.Reader()
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._timeout_s = timeout_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -35,7 +38,7 @@ class _Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if future.done():
                 continue
             if isinstance(reply, hiredis.ReplyError):
@@ -45,18 +48,39 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         while self._waiting:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(_away(exc or ConnectionError("connection closed")))
 
     def send(self, data: bytes) -> asyncio.Future[Any]:
+        """Send a packed request; the future fails with Unavailable."""
         if self.transport is None:
-            raise ConnectionError("connection closed")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+            raise _away(ConnectionError("connection closed"))
+        loop = self._loop
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((future, loop.time()))
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._watch)
         self.transport.write(data)
         return future
+
+    def _watch(self) -> None:
+        """Look whether the oldest request is late, and when to look again: one timer for all requests."""
+        self._timer = None
+        if not self._waiting:
+            return
+        future, sent = self._waiting[0]
+        due = sent + self._timeout_s
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._watch)
+            return
+        if not future.done():
+            future.set_exception(_away(TimeoutError(f"no answer in {self._timeout_s} s")))
+        if self.transport is not None:
+            self.transport.abort()  # whatever else waits there is late as well
 
 
 class RedisLink:
@@ -68,21 +92,12 @@ class RedisLink:
         self._wire: _Wire | None = None
         self._opening: asyncio.Task[_Wire] | None = None
 
-    async def call(self, data: bytes) -> Any:
+    def call(self, data: bytes) -> Awaitable[Any]:
         """Send a packed request and return its reply; Unavailable when the server is away or too slow."""
-        timer: asyncio.TimerHandle | None = None
-        try:
-            wire = self._wire
-            if wire is None or wire.transport is None:
-                wire = await self._connect()
-            future = wire.send(data)
-            timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, wire, future)
-            return await future
-        except OSError as error:
-            raise _away(error) from error
-        finally:
-            if timer is not None:
-                timer.cancel()
+        wire = self._wire
+        if wire is None or wire.transport is None:
+            return self._first_call(data)
+        return wire.send(data)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -91,12 +106,12 @@ class RedisLink:
             wire.transport.close()
             await asyncio.sleep(0)
 
-    def _late(self, wire: _Wire, future: asyncio.Future[Any]) -> None:
-        """Give up a call and its connection: whatever else waits there is late as well."""
-        if not future.done():
-            future.set_exception(_away(TimeoutError(f"no answer in {self._timeout_s} s")))
-        if wire.transport is not None:
-            wire.transport.abort()
+    async def _first_call(self, data: bytes) -> Any:
+        try:
+            wire = await self._connect()
+        except OSError as error:
+            raise _away(error) from error
+        return await wire.send(data)
 
     async def _connect(self) -> _Wire:
         """Open the connection once, however many callers wait for it."""
@@ -107,11 +122,15 @@ class RedisLink:
     async def _open(self) -> _Wire:
         loop = asyncio.get_running_loop()
         url = self._url
+
+        def made() -> _Wire:
+            return _Wire(self._timeout_s)
+
         async with asyncio.timeout(self._timeout_s):
             if url.scheme == "unix":
-                _, wire = await loop.create_unix_connection(_Wire, url.path)
+                _, wire = await loop.create_unix_connection(made, url.path)
             else:
-                _, wire = await loop.create_connection(_Wire, url.hostname or "127.0.0.1", url.port or 6379)
+                _, wire = await loop.create_connection(made, url.hostname or "127.0.0.1", url.port or 6379)
             if url.password:
                 parts = [b"AUTH", unquote(url.username or "default").encode(), unquote(url.password).encode()]
                 await wire.send(request(parts))

@@ -5,8 +5,9 @@ The read plan is compiled once per service; distinct keys are fetched once, howe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -18,22 +19,35 @@ from headway.features import codec
 from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
 from headway.features.entities import key_text
 from headway.features.link import RedisLink
-from headway.features.row_batch import RowDecoder
+from headway.features.row_batch import RowDecoder, Rows
 from headway.features.row_codec import row_prefix
 from headway.features.windows import ViewPlan, plan_of, window_columns
 
 
-class OnlineRows(msgspec.Struct, frozen=True, kw_only=True):
+class OnlineRows(msgspec.Struct, kw_only=True):
     """View features of n rows, before transformations."""
 
-    columns: Columns
-    """Feature name → one value per row. Of window views float32[n]; of row views the declared type, int64 and bool with
-    missing values as float64, strings as object with None."""
+    parts: list[Callable[[], Columns]]
+    """Make the columns."""
     status: dict[str, npt.NDArray[np.uint8]]
-    """View name → `Status` per row. The store keeps a row view's newest row only: where that is newer than t (or known
-    later, with the cutoff on), the row as of t cannot be told and the status is TRUNCATED."""
+    """View name → `Status` per row, not to be written to. The store keeps a row view's newest row only: where that is
+    newer than t (or known later, with the cutoff on), the row as of t cannot be told and the status is TRUNCATED."""
     watermark: dict[str, int]
     """View name → largest known_time up to which it is complete; 0 where none was set."""
+    _made: Columns | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """Feature name → one value per row, made when first asked for.
+
+        Of window views float32[n]; of row views the declared type, int64 and bool with missing values as float64,
+        strings as object with None.
+        """
+        if self._made is None:
+            self._made = {}
+            for part in self.parts:
+                self._made.update(part())
+        return self._made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +84,8 @@ class OnlineReader:
         self._parts = _parts(service, self._keys, cutoff)
         self._views = [view.name for view in service.views]
         self._stored = [view.name for view in service.stored]
+        self._mixed = [name for part in self._parts for name in part.views] != self._views
+        self._heads: dict[int, bytes] = {}
         self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
         self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.stored)
 
@@ -83,23 +99,30 @@ class OnlineReader:
         Raises InvalidValue for a missing key column, Unavailable when the store is away or late, CorruptState for a
         value that is not the platform's.
         """
-        found = [_distinct(columns, keys, len(at)) for columns in self._keys]
-        views = len(self._stored)
-        arguments = [self._watermarks]
-        for part in self._parts:
-            arguments += part.bulks(found[part.key][1])
-        head = b"*%d\r\n$4\r\nMGET\r\n" % (views + len(arguments))  # the watermarks are one of the arguments
-        reply: list[bytes | None] = await self._link.call(head + b"".join(arguments))
-        columns: Columns = {}
-        status: dict[str, npt.NDArray[np.uint8]] = {}
+        n, views = len(at), len(self._stored)
+        if len(self._parts) == 1:  # nothing to put together
+            part = self._parts[0]
+            position, distinct = _distinct(self._keys[0], keys, n)
+            request = self._head(len(distinct)) + b"".join(part.bulks(distinct))
+            reply: list[bytes | None] = await self._link.call(request)
+            rows = self._decode(part, reply[views:], position, at)
+            return OnlineRows(parts=[rows.columns], status=rows.status, watermark=self._watermark(reply[:views]))
+        found = [_distinct(columns, keys, n) for columns in self._keys]
+        names = [name for part in self._parts for name in part.bulks(found[part.key][1])]
+        reply = await self._link.call(self._head(len(names)) + b"".join(names))
         begin = views
+        columns: list[Callable[[], Columns]] = []
+        status: dict[str, npt.NDArray[np.uint8]] = {}
         for part in self._parts:
-            position, names = found[part.key]
-            end = begin + len(names)
-            self._decode(part, reply[begin:end], position, at, columns, status)
+            position, distinct = found[part.key]
+            end = begin + len(distinct)
+            rows = self._decode(part, reply[begin:end], position, at)
+            columns.append(rows.columns)
+            status.update(rows.status)
             begin = end
-        status = {name: status[name] for name in self._views}
-        return OnlineRows(columns=columns, status=status, watermark=self._watermark(reply[:views]))
+        if self._mixed:
+            status = {name: status[name] for name in self._views}
+        return OnlineRows(parts=columns, status=status, watermark=self._watermark(reply[:views]))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -112,28 +135,32 @@ class OnlineReader:
             self._marks = (marks, found)
         return self._marks[1].copy()
 
-    def _decode(
-        self,
-        part: _Part,
-        values: Sequence[bytes | None],
-        position: Int64 | None,
-        at: Int64,
-        columns: Columns,
-        status: dict[str, npt.NDArray[np.uint8]],
-    ) -> None:
-        """Add what one part of the reply says."""
+    def _head(self, names: int) -> bytes:
+        """Return the request up to so many keys, the watermarks before them."""
+        head = self._heads.get(names)
+        if head is None:
+            head = self._heads[names] = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(self._stored) + names) + self._watermarks
+        return head
+
+    def _decode(self, part: _Part, values: Sequence[bytes | None], position: Int64 | None, at: Int64) -> Rows:
+        """Return what one part of the reply says."""
         plan = part.plan
-        made: Mapping[str, npt.NDArray[np.generic]]
         if isinstance(plan, RowDecoder):
-            made, states = plan.decode(values, position, at)
-            status.update(zip(part.views, states, strict=True))
-        else:
-            events, _ = codec.unpack(plan.view, values, plan.layout)
-            row_key = np.arange(len(values)) if position is None else position
-            found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
-            made = found.columns
-            status[part.views[0]] = found.status
-        columns.update({part.renamed[name]: made[name] for name in made} if part.renamed else made)
+            rows = plan.decode(values, position, at)
+            if plan.names == part.views:
+                return rows
+            status = dict(zip(part.views, rows.status.values(), strict=True))
+            return Rows(status, partial(_given, rows.columns, part.renamed))
+        events, _ = codec.unpack(plan.view, values, plan.layout)
+        row_key = np.arange(len(values)) if position is None else position
+        found = window_columns(plan, events, row_key, at, cutoff=self._cutoff)
+        return Rows({part.views[0]: found.status}, partial(_given, lambda: {**found.columns}, part.renamed))
+
+
+def _given(columns: Callable[[], Columns], renamed: Mapping[str, str]) -> Columns:
+    """Return the columns by the names that the reader gives them."""
+    made = columns()
+    return {renamed[name]: column for name, column in made.items()} if renamed else made
 
 
 def _parts(service: FeatureService, keys: Sequence[tuple[str, ...]], cutoff: bool) -> list[_Part]:
@@ -177,6 +204,8 @@ def _distinct(names: tuple[str, ...], keys: Columns, n: int) -> tuple[Int64 | No
         return _distinct_texts(columns)
     column = columns[0]
     wanted = column.tolist()
+    if n == 1 and column.dtype.kind == "i":
+        return None, [b"%d" % wanted[0]]
     if column.dtype.kind == "i" and len(set(wanted)) == n:
         return None, [b"%d" % key for key in wanted]
     seen: dict[object, int] = {}

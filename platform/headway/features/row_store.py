@@ -21,7 +21,8 @@ from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME
 from headway.features.arrow import conform, keys, owned, times
 from headway.features.definitions import RowView
 from headway.features.events import event_ids
-from headway.features.row_codec import Row, encode, replace, row_layout, row_prefix
+from headway.features.row_codec import Row, encode, row_layout, row_prefix
+from headway.features.row_value import replace
 
 _SWAP = """
 local lost = {}

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from headway.core.times import DAY
-from headway.features import tiles as tile
 from headway.features.events import EVENT, FOREVER, KNOWN, NEVER, NULL, VALUES
 
 COUNT, SUM, MEAN, MIN, MAX, LAST, SINCE_FIRST, SINCE_LAST, STD, DISTINCT = range(10)
 PRESENT, MISSING, EXPIRED, TRUNCATED = 0, 1, 2, 5
-_EDGE, _READY, _LATEST, _COUNT, _FIRST, _LAST = range(tile.PARTS)
+_EDGE, _READY, _LATEST, _COUNT, _FIRST, _LAST = range(6)
 _N, _SUM, _MIN, _MAX, _HIGH, _LOW, _NEWEST, _SKETCHED = range(8)
 _HIGHEST = np.iinfo(np.int64).max
 _DAY = float(DAY)
-_KMV = tile.SKETCH
+SKETCH = 128
+"""Hashes kept per tile; the relative standard error of a count beyond is 1 / √(SKETCH − 2). It stands here because
+numba compiles anew when this file changes, and does not look at others."""
 _HALF = (1 << 31) - 1
 _LOWER = (1 << 62) - 1
 """A sum of squares is kept as high × 2⁶² + low, so that it is exact and no order of adding matters."""
@@ -79,14 +80,14 @@ def _spread(amount: Any, some: Any, high: Any, low: Any) -> Any:
 
 
 def _different(values: Any, hashed: Any) -> Any:
-    """Return how many values differ: counted, or estimated from the `_KMV` smallest where they are hashes."""
+    """Return how many values differ: counted, or estimated from the `SKETCH` smallest where they are hashes."""
     values.sort()
     count = 0
     for position in range(len(values)):
         if position == 0 or values[position] != values[position - 1]:
             count += 1
-            if hashed and count == _KMV:  # they lie evenly in 2⁶⁴
-                return (_KMV - 1) / (values[position] / 2.0**64 + 0.5)
+            if hashed and count == SKETCH:  # they lie evenly in 2⁶⁴
+                return (SKETCH - 1) / (values[position] / 2.0**64 + 0.5)
     return float(count)
 
 

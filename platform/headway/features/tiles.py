@@ -18,6 +18,7 @@ import numpy.typing as npt
 from headway.core.types import Int64
 from headway.features.aggregates import Statistic
 from headway.features.events import EVENT, FOREVER, KNOWN, NULL, VALUES, Events
+from headway.features.scan import SKETCH
 
 if TYPE_CHECKING:
     from headway.features.definitions import WindowView
@@ -27,8 +28,6 @@ EDGE, READY, LATEST, COUNT, FIRST, LAST, PARTS = range(7)
 count, the first and the last of them; then the parts of columns that the view needs."""
 N, SUM, MIN, MAX, HIGH, LOW, NEWEST, SKETCHED = range(8)
 """Parts of a column: values, sum, extremes, sum of squares as HIGH × 2⁶² + LOW, newest value, hashes in the sketch."""
-SKETCH = 128
-"""Hashes kept per tile; the relative standard error of a count beyond is 1 / √(SKETCH − 2)."""
 FEW = 64
 """Up to so many events of a key are kept one by one: no tile would save anything."""
 _HIGHEST = np.iinfo(np.int64).max

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     group.command("apply")(apply)
     group.command("list")(listing)
     group.command("materialize")(materialize)
+    group.command("copy")(copy)
     group.command("consistency")(consistency)
     group.command("join")(join)
 
@@ -52,6 +53,16 @@ def materialize(context: typer.Context, use_case: UseCase, json_output: JsonFlag
     at = installation(context)
     with progress(json_output) as drawn:
         result = fill(at, use_case, at.person(), drawn)
+    show(result, json_output)
+
+
+def copy(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
+    """Write the present features of window views in Feast's layout, for clients that read with Feast."""
+    from headway.cluster import features
+
+    at = installation(context)
+    with progress(json_output) as drawn:
+        result = features.copy(at, use_case, at.person(), drawn)
     show(result, json_output)
 
 
