@@ -37,7 +37,7 @@ class FakeLake:
         ids = keys["customer_id"].astype(np.float32) + 1_000
         columns: Columns = {"activity__count_7d": ids, "activity__amount_mean_7d": ids, "shops__count_7d": ids}
         status = np.full(len(at), Status.MISSING, np.uint8)
-        return OnlineRows(columns=columns, status=dict.fromkeys(views, status), watermark={})
+        return OnlineRows(parts=[lambda: columns], status=dict.fromkeys(views, status), watermark={})
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ class LakeFeatures:
             found, states = _evaluate(view, self._reader, self._principal(), keys, at)
             columns.update(found)
             status[name] = states
-        return OnlineRows(columns=columns, status=status, watermark={})
+        return OnlineRows(parts=[lambda: columns], status=status, watermark={})
 
 
 def _evaluate(

@@ -79,7 +79,7 @@ class FreshnessClauses:
             dtypes = stored.dtypes if isinstance(stored, RowView) else ("float32",) * len(view.features)
             for name, dtype in zip(view.features, dtypes, strict=True):
                 columns[name] = np.full(len(batch.at), *((None, object) if dtype == "string" else (np.nan, np.float32)))
-        return OnlineRows(columns=columns, status={}, watermark={})
+        return OnlineRows(parts=[lambda: columns], status={}, watermark={})
 
     async def _recompute(
         self,
