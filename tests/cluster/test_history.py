@@ -10,6 +10,7 @@ import pytest
 from headway.cluster.compose import Installation
 from headway.cluster.history import batch_name, ingest_tables, known_before
 from headway.core.clock import ManualClock
+from headway.core.control import MemoryControlStore
 from headway.core.errors import Forbidden
 from headway.core.settings import Settings
 from headway.core.times import DAY, HOUR, SECOND
@@ -32,6 +33,7 @@ class Online:
     def __init__(self) -> None:
         self.written: list[tuple[str, int]] = []
         self.watermarks: dict[str, int] = {}
+        self.marks: dict[str, dict[int, tuple[int, int]]] = {}
 
     def write(self, view: WindowView, events: pa.Table) -> WriteReport:
         self.written.append((view.name, events.num_rows))
@@ -39,6 +41,12 @@ class Online:
 
     def set_watermark(self, view: WindowView, moment: int) -> None:
         self.watermarks[view.name] = moment
+
+    def materialized(self, view: WindowView) -> dict[int, tuple[int, int]]:
+        return self.marks.get(view.name, {})
+
+    def set_materialized(self, view: WindowView, bucket: int, snapshot_id: int, newest: int) -> None:
+        self.marks.setdefault(view.name, {})[bucket] = (snapshot_id, newest)
 
     def watermark(self, view: WindowView) -> int:
         return self.watermarks.get(view.name, 0)
@@ -56,14 +64,15 @@ class World:
             Installation,
             SimpleNamespace(
                 views=lambda use_case: self.views,
-                reader=LakeReader(self.location, self.audit, ManualClock(START)),
+                reader=LakeReader(self.location, self.audit, ManualClock(START + 4 * DAY)),
                 workload=lambda sub, scopes, purpose: Principal(
-                    sub=sub, kind="workload", scopes=frozenset(scopes), purpose=purpose, expires=START + DAY
+                    sub=sub, kind="workload", scopes=frozenset(scopes), purpose=purpose, expires=START + 5 * DAY
                 ),
                 committer=Committer(self.location),
                 online=self.online,
                 audit=self.audit,
-                clock=ManualClock(START),
+                control=MemoryControlStore(),
+                clock=ManualClock(START + 4 * DAY),
             ),
         )
 
@@ -82,7 +91,7 @@ class World:
 
 def ingester(*scopes: str) -> Principal:
     return Principal(
-        sub="ingest", kind="workload", scopes=frozenset(scopes), purpose="platform_operations", expires=START + DAY
+        sub="ingest", kind="workload", scopes=frozenset(scopes), purpose="platform_operations", expires=START + 5 * DAY
     )
 
 

@@ -39,15 +39,31 @@ def test_what_is_no_time_is_named() -> None:
 
 def test_events_get_their_declared_types_and_a_known_time() -> None:
     rows = pa.table(
-        {"payment": pa.array([1], pa.int32()), "card": ["7"], "amount": [2], "event_time": [5], "more": [0]}
+        {"payment": pa.array([1], pa.int32()), "card": [7.0], "amount": [2], "event_time": [5], "more": [0]}
     )
     found = conform(SOURCE, rows)
     assert found.to_pylist() == [{"payment": 1, "card": 7, "amount": 2.0, "event_time": 5, "known_time": 5}]
-    for column, value in (("card", ["x"]), ("payment", [None])):
+    for column, value in (("card", ["7"]), ("payment", [None])):
         with pytest.raises(InvalidValue, match=column):
             conform(SOURCE, rows.set_column(rows.column_names.index(column), column, pa.array(value)))
     with pytest.raises(InvalidValue, match="amount"):
         conform(SOURCE, rows.drop_columns(["amount"]))
+
+
+def test_one_time_with_a_zone_beside_one_without_is_refused() -> None:
+    bare, zoned = pa.array([NOON.replace(tzinfo=None)]), pa.array([NOON])
+    rows = pa.table({"payment": [1], "card": [7], "amount": [2.0], "event_time": zoned, "known_time": bare})
+    with pytest.raises(InvalidValue, match="known_time: has no time zone"):
+        conform(SOURCE, rows)
+    assert conform(SOURCE, rows.set_column(3, "event_time", bare))["event_time"].to_pylist() == [MICROSECONDS]
+
+
+def test_a_repeated_column_is_refused_and_a_missing_one_told_its_nearest() -> None:
+    values = [pa.array([1])] * 5
+    with pytest.raises(InvalidValue, match="card: 2 columns"):
+        conform(SOURCE, pa.Table.from_arrays(values, names=["payment", "card", "amount", "event_time", "card"]))
+    with pytest.raises(InvalidValue, match="did you mean 'crad'"):
+        conform(SOURCE, pa.Table.from_arrays(values[:4], names=["payment", "crad", "amount", "event_time"]))
 
 
 def test_keys_that_would_collide_when_written_down_stay_apart() -> None:

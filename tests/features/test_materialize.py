@@ -56,7 +56,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     written: list[int] = []
     write = module._bucket
 
-    def broken(*given: object) -> int:
+    def broken(*given: object) -> tuple[int, int]:
         if len(written) == 2:
             raise Unavailable("the server went away", retry_after_s=1.0)
         written.append(1)

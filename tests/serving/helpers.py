@@ -16,7 +16,7 @@ from headway.core.errors import Unauthenticated
 from headway.core.types import Columns, Int64, Matrix, Principal
 from headway.features.aggregates import count, mean
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
-from headway.features.online import OnlineRows
+from headway.features.online import OnlineReader, OnlineRows
 from headway.serving.admission import AdmissionLimits
 from headway.serving.batching import Batcher
 from headway.serving.decision_ids import DecisionIds
@@ -24,6 +24,7 @@ from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.host import HostState
 from headway.serving.outcomes import Outcomes
+from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Scorer
 from headway.serving.service import DecisionService
@@ -154,7 +155,16 @@ rules = Rules(use_case="toy", score=lambda columns: np.full(len(columns["amount"
 class Toy:
     """The whole request path of the use case `toy`."""
 
-    def __init__(self, folder: Path, *, clock: Clock | None = None, with_rules: bool = True, **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        with_rules: bool = True,
+        lake: Lake | None = None,
+        store: OnlineReader | None = None,
+        **changes: Any,
+    ) -> None:
         self.clock = clock or SystemClock()
         self.reader = FakeReader()
         self.model = FakeModel()
@@ -166,7 +176,8 @@ class Toy:
         self.scorer = Scorer(
             service=service,
             terms=contract,
-            reader=self.reader,
+            reader=store or self.reader,
+            recomputer=None if lake is None else Recomputer(lake, self.clock, within_s=contract.admission.deadline_s),
             ladder=lambda: self.steps,
             rules=rules if with_rules else None,
             recorder=self.recorder,

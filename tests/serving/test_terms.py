@@ -31,5 +31,5 @@ def test_a_contract_names_the_keys_of_its_service_and_views_that_are_stored() ->
 @pytest.mark.parametrize("name", ["home", "terminal_rsik"])
 def test_freshness_is_of_a_stored_view(name: str) -> None:
     text = TEXT.replace("view: terminal_risk", f"view: {name}").replace("terminal_id]", "terminal_id, home_id]")
-    with pytest.raises(DefinitionError, match=r"freshness\[1\]\.view.*one of card_activity, terminal_risk"):
+    with pytest.raises(DefinitionError, match=r"freshness\[1\]\.view.*known: card_activity, terminal_risk"):
         require_agreement(parse_contract(text.encode()), home)

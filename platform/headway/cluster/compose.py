@@ -21,7 +21,7 @@ from headway.core.project import Project
 from headway.core.routing import VersionRef, read_routing
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.definitions import EventSource, FeatureService, View
+from headway.features.definitions import EventSource, FeatureService, View, WindowView
 from headway.features.evolution import versions
 from headway.features.history import History
 from headway.governance.audit import AuditLog, audit_log
@@ -36,6 +36,10 @@ from headway.models.artefact import read_definition
 from headway.training.definitions import TrainingJob
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
     from headway.features.committer import CommitterClient
     from headway.features.online_store import OnlineStore
     from headway.features.reader import LakeReader
@@ -75,7 +79,14 @@ class Installation:
         """The online features."""
         from headway.features.online_store import OnlineStore
 
-        return OnlineStore(self.settings.redis_features_url)
+        return OnlineStore(self.settings.redis_features_url, history=self._history)
+
+    def _history(self, view: WindowView, keys: npt.NDArray[np.generic]) -> pa.Table:
+        """Return what the lake has of keys whose late events the online store cannot place."""
+        from headway.features.recompute import rows_of
+
+        worker = self.workload("headway-materialize", ["data:read"], "model_training")
+        return rows_of(view, keys, self.reader, worker)
 
     @cached_property
     def reader(self) -> LakeReader:

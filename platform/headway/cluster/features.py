@@ -10,20 +10,21 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from headway.cluster.compose import Installation
 from headway.cluster.history import backfill
 from headway.core import ray_session
-from headway.core.errors import InvalidValue, NotFound
+from headway.core.errors import NotFound
 from headway.core.progress import Progress
 from headway.core.times import EVENT_TIME
 from headway.core.types import Principal
 from headway.features.consistency import ConsistencyReport, check
 from headway.features.definitions import WindowView
 from headway.features.historical import training_set
+from headway.features.lake_faults import lake_faults
 from headway.features.online_store import WriteReport
+from headway.features.spine import read_spine
 
 _WITHOUT_FEATURES = "features:|ceiling|stale:"
 """Marks of decisions that were not made with the features of that moment, and said so."""
@@ -147,7 +148,7 @@ def join(
     service = at.service(at.project.require(use_case))
     worker = at.workload("headway-join", ["data:read"], "model_training")
     with progress.stage("read rows") as stage:
-        rows = _read_rows(spine)
+        rows = read_spine(spine, service)
         stage.note(f"{rows.num_rows:,} rows")
     ray_session.connect(at.settings)
     with progress.stage("join") as stage:
@@ -156,7 +157,7 @@ def join(
         out.parent.mkdir(parents=True, exist_ok=True)
         written = 0
         try:
-            with pq.ParquetWriter(partial, joined.schema().base_schema) as file:
+            with lake_faults(f"write {out}"), pq.ParquetWriter(partial, joined.schema().base_schema) as file:
                 for block in joined.iter_batches(batch_format="pyarrow", batch_size=None):
                     file.write_table(block)
                     written += block.num_rows
@@ -167,13 +168,6 @@ def join(
         stage.note(f"{written:,} rows in {out}")
     _record(at, principal, "features.join", service.name, f"{written} rows")
     return Joined(path=str(out), rows=written, features=len(service.features))
-
-
-def _read_rows(path: Path) -> pa.Table:
-    try:
-        return pc_csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidValue("--spine", f"{path} cannot be read: {error}", hint="a Parquet or CSV file") from None
 
 
 def proof_path(home: Path, use_case: str) -> Path:

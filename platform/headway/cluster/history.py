@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
 from headway.core.canonical import canonical, sha256
-from headway.core.errors import NotFound
+from headway.core.errors import NotFound, Unavailable
 from headway.core.progress import Progress
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
+from headway.features.backlog import Backlog
 from headway.features.definitions import View
 from headway.features.history import History
 from headway.features.ingest import ingest
 from headway.features.materialize import materialize
 from headway.features.online_store import WriteReport
+
+_LOG = logging.getLogger(__name__)
 
 
 def known_before(tables: Mapping[str, pa.Table], moment: int) -> dict[str, pa.Table]:
@@ -42,6 +46,7 @@ def ingest_tables(
     """Append rows of the use case's sources to the lake and update the views made from them; return the rows.
 
     A view that was never filled, while the lake has earlier rows of its source, is a new version: it gets all of them.
+    So does a store that lost something. While it is away, rows wait in the lake and watermarks stay.
 
     Args:
         at: The installation.
@@ -53,25 +58,29 @@ def ingest_tables(
     """
     views = at.views(history.use_case)
     sources = {source.name: source for source in history.sources}
-    new = [view for view in views if not at.online.watermark(view) and _in_lake(at, view)]
-    kept = [view for view in views if view not in new]
+    backlog = Backlog(
+        online=at.online, reader=at.reader, control=at.control, clock=at.clock, principal=lambda: _worker(at)
+    )
     for name, table in tables.items():
         ingest(
             sources[name],
             table,
             at.committer,
             at.online,
-            [view for view in kept if view.source.name == name],
+            [view for view in views if view.source.name == name],
             batch_id=f"{history.use_case}-{name}-{batch}",
             clock=at.clock,
             principal=principal,
             audit=at.audit,
             watermark=watermark,
+            backlog=backlog,
         )
-    if new:
-        backfill(at, new, known_by=watermark)
-    for view in views:
-        at.online.set_watermark(view, watermark)
+    try:
+        for view in views:
+            if view.source.name not in tables:
+                _heartbeat(at, backlog, view, watermark)
+    except Unavailable as error:
+        _LOG.warning("watermarks stay where they are: %s", error)
     return sum(int(table.num_rows) for table in tables.values())
 
 
@@ -79,12 +88,21 @@ def backfill(
     at: Installation, views: Sequence[View], *, known_by: int | None = None, progress: Progress | None = None
 ) -> dict[str, WriteReport]:
     """Write what the lake has of views to the online store, under the platform's own identity."""
-    worker = at.workload("headway-materialize", ["data:read"], "model_training")
+    worker = _worker(at)
     return materialize(views, at.reader, at.online, worker, worker.purpose, known_by=known_by, progress=progress)
 
 
-def _in_lake(at: Installation, view: View) -> bool:
+def _worker(at: Installation) -> Principal:
+    return at.workload("headway-materialize", ["data:read"], "model_training")
+
+
+def _heartbeat(at: Installation, backlog: Backlog, view: View, watermark: int) -> None:
+    """Say that a view whose source brought nothing is complete, once it has what the lake has."""
     try:
-        return at.reader.snapshot(view.source) != 0
+        current = at.reader.snapshot(view.source)
     except NotFound:
-        return False
+        current = 0
+    if backlog.lacks(view, current):
+        backlog.catch_up(view, watermark)
+    else:
+        at.online.set_watermark(view, watermark)

@@ -139,7 +139,7 @@ def _load(champion: VersionRef, use_case: str, trust: Path) -> Artefact:
 def _service(project: Path, name: str) -> FeatureService:
     from headway.core.project import Project
 
-    for service in Project(project).collect("features", FeatureService):
-        if service.name == name:
-            return service
-    raise NotFound("feature service", name)
+    services = {service.name: service for service in Project(project).collect("features", FeatureService)}
+    if name not in services:
+        raise NotFound("feature service", name, known=list(services))
+    return services[name]

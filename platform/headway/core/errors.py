@@ -27,6 +27,21 @@ Transport codes are not known here: `headway.serving.errors` maps the tree to HT
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+_LISTED = 30
+
+
+def names_near(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean …?` where some known names resemble it, then the names there are."""
+    listed = sorted(set(known))
+    lower = {other.lower(): other for other in listed}
+    near = [lower[found] for found in get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+    guess = f"; did you mean {' or '.join(repr(other) for other in near)}?" if near else ""
+    shown = listed if len(listed) <= _LISTED else [*listed[:_LISTED], f"… {len(listed) - _LISTED} more"]
+    return f"{guess}{'' if guess else ';'} known: {', '.join(shown) or 'none'}"
+
 
 class HeadwayError(Exception):
     """Base of all; `code` is stable and machine-readable, `hint` is the way out."""
@@ -89,12 +104,12 @@ class TooLarge(InputError):
 
 
 class NotFound(InputError):
-    """A name that does not exist; lists the names that do."""
+    """A name that does not exist; offers the nearest, and lists those that do."""
 
     code = "not_found"
 
     def __init__(self, kind: str, name: str, *, known: list[str] | None = None, field: str | None = None) -> None:
-        listing = f"; known: {', '.join(sorted(known)) or 'none'}" if known is not None else ""
+        listing = "" if known is None else names_near(name, known)
         super().__init__(f"unknown {kind} {name!r}{listing}", field=field)
 
 

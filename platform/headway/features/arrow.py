@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.aggregates import HASHED
@@ -40,18 +40,55 @@ def times(table: pa.Table, name: str, *, otherwise: str | None = None) -> Int64:
     column = table[name]
     if column.null_count:
         raise InvalidValue(name, f"{column.null_count} rows have no time")
+    if pa.types.is_null(column.type):
+        return np.empty(0, np.int64)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = _written(column, name)
     if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
+        column = _microseconds(column, name)
     if not pa.types.is_integer(column.type):
         raise InvalidValue(name, f"{column.type} is not a time", hint="int64 microseconds or timestamp")
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+
+
+def _microseconds(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return timestamps as int64 UTC microseconds, nanoseconds cut."""
+    wanted = pa.timestamp("us", tz=column.type.tz)
+    try:
+        return column.cast(wanted, safe=column.type.unit != "ns").cast(pa.int64())
+    except pa.ArrowInvalid:
+        raise InvalidValue(name, f"a {column.type} does not fit int64 microseconds") from None
+
+
+def _written(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return RFC 3339 text as timestamps: all with a zone or all without."""
+    zoned = pc.match_substring_regex(column, r"(Z|[+-]\d\d:?\d\d)$")
+    some, every = pc.any(zoned).as_py(), pc.all(zoned).as_py()
+    if some and not every:
+        bare, other = pc.index(zoned, value=False).as_py(), pc.index(zoned, value=True).as_py()
+        raise InvalidValue(
+            name,
+            f"row {bare} has no time zone ({column[bare]}) and row {other} has one ({column[other]})",
+            hint="write all times with a zone, or all without: then they are UTC",
+        )
+    try:
+        return column.cast(pa.timestamp("us", tz="UTC" if every else None))
+    except pa.ArrowInvalid as error:
+        raise InvalidValue(name, f"not a time: {error}", hint="RFC 3339: 2018-08-08T00:00:00Z") from None
+
+
+def require_unique(names: Sequence[str]) -> None:
+    """Refuse a table in which a column name stands twice: nobody can tell which of them is meant."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidValue(name, f"{names.count(name)} columns have this name", hint="keep one, rename the others")
 
 
 def key_columns(table: pa.Table, names: Sequence[str], entity: Entity) -> list[pa.Array]:
     """Return columns as the entity's key, in its declared types; InvalidValue names one that is missing."""
     for name in names:
         if name not in table.column_names:
-            raise InvalidValue(name, "the table has no such key column")
+            raise InvalidValue(name, f"the table has no such key column{names_near(name, table.column_names)}")
     return [
         whole(cast(pa.chunked_array(table[name]), dtype, name))
         for name, dtype in zip(names, entity.dtypes, strict=True)
@@ -95,11 +132,14 @@ def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None =
 
     A missing known_time is the event_time; a null id is refused. InvalidValue names the column.
     """
+    require_unique(table.column_names)
+    if KNOWN_TIME in table.column_names and table.num_rows:
+        _same_zone(table)
     columns = {}
     for name in source.columns if wanted is None else wanted:
         dtype = source.columns[name]
         if name not in table.column_names:
-            raise InvalidValue(name, f"events of {source.name} need this column")
+            raise InvalidValue(name, f"events of {source.name} need this column{names_near(name, table.column_names)}")
         columns[name] = cast(table[name], dtype, name)
     if source.id in columns and columns[source.id].null_count:
         raise InvalidValue(source.id, "an event without an id cannot be told from another")
@@ -107,6 +147,19 @@ def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None =
     columns[EVENT_TIME] = pa.array(event_time)
     columns[KNOWN_TIME] = pa.array(times(table, KNOWN_TIME, otherwise=EVENT_TIME))
     return pa.table(columns)
+
+
+def _same_zone(table: pa.Table) -> None:
+    """Refuse one time column with a zone beside one without."""
+    both = {name: table[name].type for name in (EVENT_TIME, KNOWN_TIME) if name in table.column_names}
+    zoned = {name: kind.tz is not None for name, kind in both.items() if pa.types.is_timestamp(kind)}
+    if len(set(zoned.values())) == 2:
+        bare = next(name for name, has in zoned.items() if not has)
+        raise InvalidValue(
+            bare,
+            "has no time zone and the other time column has one",
+            hint="give both a zone, or neither: then they are UTC",
+        )
 
 
 def events_of(view: WindowView, table: pa.Table) -> Events:
@@ -181,13 +234,34 @@ def locate(known: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> I
 
 
 def cast(column: pa.ChunkedArray, dtype: str, name: str) -> pa.ChunkedArray:
-    """Return a column in a declared dtype; InvalidValue names one that does not fit: half a number is no key."""
+    """Return a column in a declared dtype; InvalidValue names one that does not fit.
+
+    Half a number is no key, text is no number, and a number is no text: `7` and `007` would be one key or two.
+    """
     wanted = ARROW_TYPES[dtype]
     if column.type == wanted:
         return column
     if dtype == "timestamp" and pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
+        return _microseconds(column, name)
     try:
-        return column.cast(wanted, safe=not pa.types.is_floating(wanted))
+        if _FAMILIES.get(dtype, "number") in _families(column.type):
+            return column.cast(wanted, safe=not pa.types.is_floating(wanted))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise InvalidValue(name, f"{column.type} values where {dtype} is declared") from None
+        pass
+    raise InvalidValue(name, f"{column.type} values where {dtype} is declared")
+
+
+_FAMILIES = {"string": "text", "bool": "flag"}
+
+
+def _families(kind: pa.DataType) -> tuple[str, ...]:
+    """Return what values of a type may stand for; a column of nulls may be anything."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_null(kind):
+        return ("text", "flag", "number")
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return ("text",)
+    if pa.types.is_boolean(kind):
+        return ("flag",)
+    return () if pa.types.is_temporal(kind) else ("flag", "number")

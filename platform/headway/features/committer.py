@@ -6,6 +6,7 @@ batches, each with an id of its own, and a batch that was committed already is n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,10 +29,12 @@ from headway.features.lake import (
     read_spool,
     spec_of,
 )
+from headway.features.lake_faults import lake_faults, remove_orphans
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
+_LOG = logging.getLogger(__name__)
 ACTOR = "headway-committer"
 NAMESPACE = "headway"
 Batch: TypeAlias = "pa.Table | Path | str"
@@ -41,11 +44,14 @@ class Committer:
     """Commits in this process; use it directly only where nobody else writes: tests and tools."""
 
     def __init__(self, location: Location, clock: Clock | None = None) -> None:
-        self._catalog = open_catalog(location)
+        with lake_faults("open the lake"):
+            self._catalog = open_catalog(location)
         self._clock = clock or SystemClock()
         self._tables: dict[str, Table] = {}
         self._columns: dict[str, dict[str, str]] = {}
         self._committed: dict[str, dict[str, int]] = {}
+        self._failed: set[str] = set()
+        """Tables in which a write failed, whose files may still lie there."""
 
     def append(self, table: EventSource | TableSpec, data: Batch, batch_id: str) -> int:
         """Append a batch (Arrow, or the path of a spool file) and return the snapshot that holds it.
@@ -57,9 +63,14 @@ class Committer:
     def append_many(self, table: EventSource | TableSpec, batches: Sequence[tuple[Batch, str]]) -> int:
         """Append several batches in one commit; those already committed are left out.
 
-        Returns the snapshot of the last batch given; 0 for a table that never got a row.
+        Returns the snapshot of the last batch given; 0 for a table that never got a row. Raises Unavailable where the
+        catalog is locked or the disk is full: no snapshot has a part of the batches then, and they may be repeated.
         """
         spec = spec_of(table)
+        with lake_faults(f"append to {spec.name}"):
+            return self._append(spec, batches)
+
+    def _append(self, spec: TableSpec, batches: Sequence[tuple[Batch, str]]) -> int:
         known = self._known(spec)
         new: dict[str, pa.Table] = {}
         for data, batch_id in batches:
@@ -71,7 +82,14 @@ class Committer:
         opened = self._tables[spec.name]
         rows = pa.concat_tables(new.values()) if new else None
         if rows is not None and rows.num_rows:
-            opened.append(rows, snapshot_properties={BATCHES: batch_list(new)})
+            try:
+                opened.append(rows, snapshot_properties={BATCHES: batch_list(new)})
+            except Exception as error:
+                self._forget(spec.name, clean=isinstance(error, OSError))
+                raise
+            if spec.name in self._failed:
+                remove_orphans(opened)
+                self._failed.discard(spec.name)
         snapshot = opened.current_snapshot()
         current = 0 if snapshot is None else snapshot.snapshot_id
         known.update(dict.fromkeys(new, current))
@@ -79,7 +97,20 @@ class Committer:
 
     def ensure(self, table: EventSource | TableSpec) -> None:
         """Create the table if it is new."""
-        self._known(spec_of(table))
+        spec = spec_of(table)
+        with lake_faults(f"open {spec.name}"):
+            self._known(spec)
+
+    def _forget(self, name: str, *, clean: bool) -> None:
+        """Take the table anew from the catalog next time, and remove what the failed write left: now, or then."""
+        self._failed.add(name)
+        self._tables.pop(name, None)
+        if not clean:
+            return
+        try:
+            remove_orphans(self._catalog.load_table(name))
+        except Exception as error:  # raised is what failed first; the next write that succeeds cleans up
+            _LOG.warning("files of a failed write to %s stay for now: %s", name, type(error).__name__)
 
     def _known(self, spec: TableSpec) -> dict[str, int]:
         """Return the batches committed to a table so far, read from its snapshots once; the table has the columns."""
@@ -93,7 +124,7 @@ class Committer:
                 listed = snapshot.summary.additional_properties.get(BATCHES, "") if snapshot.summary else ""
                 known.update(dict.fromkeys(filter(None, listed.split(",")), snapshot.snapshot_id))
             self._tables[spec.name] = table
-            self._committed[spec.name] = known
+            self._committed.setdefault(spec.name, {}).update(known)
         columns.update(spec.columns)
         return self._committed[spec.name]
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from headway.core.canonical import canonical, sha256
-from headway.core.errors import DefinitionError
+from headway.core.errors import DefinitionError, names_near
 from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_duration, parse_duration
 from headway.features.aggregates import HASHED, Aggregate
 from headway.features.aliases import Aliasable, AliasedView, require_joins
@@ -71,8 +71,11 @@ class WindowView(Aliasable):
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a key that the source lacks, two kinds of window at once, and a hop that is longer than a window."""
+        """Refuse columns that the source lacks, two kinds of window at once, and a hop that is longer than a window."""
         self.source.require_key(self.entity, field=f"{self.name}.entity")
+        for aggregate in self.aggregates:
+            if aggregate.column is not None:
+                self.source.require_column(aggregate.column, field=f"{self.name}.aggregates")
         if self.max_events is None:
             shortest = min((a.window for a in self.aggregates if a.window is not None), default=DAY)
             if not 0 < self.step <= shortest:
@@ -166,12 +169,7 @@ class RowView(Aliasable):
         """Refuse columns that the source lacks, and a lifetime that is none."""
         self.source.require_key(self.entity, field=f"{self.name}.entity")
         for column in self.columns:
-            if column not in self.source.columns:
-                raise DefinitionError(
-                    f"the source {self.source.name!r} has no column {column!r}",
-                    field=f"{self.name}.columns",
-                    expected=f"one of {', '.join(self.source.columns)}",
-                )
+            self.source.require_column(column, field=f"{self.name}.columns")
         if self.source.retracts is not None:
             raise DefinitionError(
                 "its source takes events back, and a row view would keep them",
@@ -231,10 +229,10 @@ class FeatureService:
         for step in self.transformations:
             for name in step.inputs:
                 if name != EVENT_TIME and name not in produced:
+                    near = names_near(name, [EVENT_TIME, *produced])
                     raise DefinitionError(
-                        f"transformation {step.name!r} needs {name!r}, which nothing before it produces",
+                        f"transformation {step.name!r} needs {name!r}, which nothing before it produces{near}",
                         field=f"{self.name}.transformations",
-                        expected=f"one of {', '.join([EVENT_TIME, *produced])}",
                     )
             produced.extend(step.outputs)
         if len(set(produced)) != len(produced):
@@ -242,7 +240,9 @@ class FeatureService:
             raise DefinitionError(f"produced twice: {', '.join(twice)}", field=f"{self.name}.views")
         for name in self.features:
             if name not in produced:
-                raise DefinitionError(f"unknown feature {name!r}", field=f"{self.name}.features")
+                raise DefinitionError(
+                    f"unknown feature {name!r}{names_near(name, produced)}", field=f"{self.name}.features"
+                )
         if not self.features:
             object.__setattr__(self, "features", tuple(produced))
         require_joins(self.views, frozenset([EVENT_TIME, *produced]), field=f"{self.name}.views")

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME
 from headway.core.types import Int64, Principal
-from headway.features.arrow import ARROW_TYPES, numbers, times
+from headway.features.arrow import ARROW_TYPES, numbers, require_unique, times
 from headway.features.definitions import AliasedView, FeatureService, RowView, View
 from headway.features.join_plan import cut, exchanged
 from headway.features.join_runner import Here, Job, OnRay, Runner
@@ -115,16 +115,21 @@ def _join(
     rows_per_task: int,
 ) -> pa.Table:
     """Return the spine with row ids, typed request columns and view features."""
+    require_unique(spine.column_names)
     at = times(spine, EVENT_TIME)
     columns = {name: spine[name] for name in spine.column_names}
     for name, dtype in service.request.items():
         if name not in columns:
-            raise InvalidValue(name, f"a request column of {service.name} that the spine lacks")
+            near = names_near(name, columns)
+            raise InvalidValue(name, f"a request column of {service.name} that the spine lacks{near}")
         if dtype != "string":
             columns[name] = pa.array(_request(spine, name, dtype))
-    taken = set(columns) & {ROW_ID, *(name for view in service.views for name in view.features)}
+    outputs = (name for step in service.transformations for name in step.outputs)
+    taken = set(columns) & {ROW_ID, *(name for view in service.views for name in view.features), *outputs}
     if taken:
-        raise InvalidValue(sorted(taken)[0], "the spine already has a column of this name")
+        raise InvalidValue(
+            sorted(taken)[0], "the spine already has a column of this name", hint="drop it, or give it another name"
+        )
     columns[ROW_ID] = pa.array(np.arange(len(at), dtype=np.int64))
     jobs: list[Job] = []
     places: list[list[Int64]] = []

@@ -15,6 +15,7 @@ from headway.core.settings import Settings
 from headway.core.times import EVENT_TIME, INGESTED_AT, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.definitions import DTYPES, EventSource
+from headway.features.lake_faults import lake_faults
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -204,11 +205,15 @@ def write_spool(folder: Path, batch_id: str, data: pa.Table) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{batch_id}.arrow"
     partial = path.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, data.schema) as writer:
-        writer.write_table(data)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(path)
+    try:
+        with lake_faults(f"spool {path.name}"):
+            with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, data.schema) as writer:
+                writer.write_table(data)
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pyarrow as pa
+
 from headway.core.errors import NotFound
 from headway.core.progress import Progress, RecordedProgress
 from headway.core.times import EVENT_TIME, KNOWN_TIME
@@ -16,7 +18,7 @@ from headway.core.types import Principal
 from headway.features.arrow import needed, times
 from headway.features.definitions import RowView, View
 from headway.features.evolution import version_name
-from headway.features.online_store import OnlineStore, WriteReport
+from headway.features.online_store import ALL, OnlineStore, WriteReport
 from headway.features.reader import LakeReader, ReadPlan, read_files
 from headway.features.row_store import needed_rows
 
@@ -31,6 +33,7 @@ def materialize(
     known_by: int | None = None,
     snapshots: Mapping[str, int] | None = None,
     progress: Progress | None = None,
+    resume: bool = False,
 ) -> dict[str, WriteReport]:
     """Write the events of views that the store does not have yet, and return a report per version (`version_name`).
 
@@ -40,9 +43,11 @@ def materialize(
         online: The store.
         principal: Who reads.
         purpose: Why.
-        known_by: Leave out what was known later, for replays; everything is read then, and nothing remembered.
+        known_by: Leave out what was known later, for replays; everything is read then, and remembered only where
+            nothing was left out.
         snapshots: Lake table → pinned snapshot id; others are read at their current one.
         progress: Where each view is a stage of its buckets.
+        resume: With `known_by` too, read only what was added since the snapshot that is remembered.
 
     The watermark becomes `known_by`, or the largest known_time found.
     """
@@ -51,21 +56,22 @@ def materialize(
     reports = {}
     for view in views:
         with shown.stage(f"materialize {version_name(view)}") as stage:
-            plan = reader.plan(
-                view.source, principal, purpose, known_by=known_by, snapshot_id=pinned.get(view.source.table)
-            )
-            before = online.materialized(view) if known_by is None else {}
-            whole, newest = WriteReport(), 0
+            plan = reader.plan(view.source, principal, purpose, snapshot_id=pinned.get(view.source.table))
+            before = online.materialized(view) if known_by is None or resume else {}
+            whole, newest, left_out = WriteReport(), 0, 0
             buckets = sorted({number for _, number in plan.files})
             for done, bucket in enumerate(buckets):
                 stage.advance(done, len(buckets))
-                snapshot, known = before.get(bucket, (0, 0))
+                snapshot, known = before.get(bucket, before.get(ALL, (0, 0)))
                 had = seen.files(view, snapshot) if snapshot else frozenset()
                 paths = [path for path in plan.bucket(bucket) if path not in had]
-                known = max(known, _bucket(view, plan, paths, online, known_by, whole))
+                found, later = _bucket(view, plan, paths, online, known_by, whole)
+                known, left_out = max(known, found), left_out + later
                 newest = max(newest, known)
                 if known_by is None:
                     online.set_materialized(view, bucket, plan.snapshot_id, known)
+            if not left_out:
+                online.set_materialized(view, ALL, plan.snapshot_id, newest)
             if newest or known_by is not None:
                 online.set_watermark(view, newest if known_by is None else known_by)
             stage.note(f"{whole.events:,} events of {whole.keys:,} keys")
@@ -80,20 +86,25 @@ def _bucket(
     online: OnlineStore,
     known_by: int | None,
     whole: WriteReport,
-) -> int:
-    """Write the rows of some files, add to the report, and return the largest known_time."""
+) -> tuple[int, int]:
+    """Write the rows of some files, add to the report; return the largest known_time and the rows known later."""
     own = needed_rows(view) if isinstance(view, RowView) else needed(view)
     columns = list(dict.fromkeys([*own, EVENT_TIME, KNOWN_TIME]))
-    events = read_files(plan.schema, paths, columns, known_by=known_by)
+    events = read_files(plan.schema, paths, columns)
+    given = events.num_rows
+    if known_by is not None and given:
+        events = events.filter(pa.array(times(events, KNOWN_TIME) <= known_by))
+    later = given - events.num_rows
     if events.num_rows == 0:
-        return 0
+        return 0, later
     part = online.write(view, events)
     whole.keys += part.keys
     whole.events += part.events
     whole.pruned += part.pruned
     whole.overflowed += part.overflowed
     whole.retries += part.retries
-    return int(times(events, KNOWN_TIME).max())
+    whole.rebuilt += part.rebuilt
+    return int(times(events, KNOWN_TIME).max()), later
 
 
 class _Seen:

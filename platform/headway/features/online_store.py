@@ -45,6 +45,8 @@ return 1
 _ATTEMPTS = 20
 _CHUNK = 512
 _TIMEOUT_S = 10.0
+ALL = -2
+"""In place of a bucket: all of them, and those that have no file yet."""
 
 
 @dataclass(kw_only=True)
@@ -110,6 +112,13 @@ class OnlineStore:
         except redis.RedisError as error:
             raise _away(error) from error
 
+    def ping(self) -> None:
+        """Raise Unavailable if the server is away."""
+        try:
+            self._client.ping()
+        except redis.RedisError as error:
+            raise _away(error) from error
+
     def watermark(self, view: View) -> int:
         """Return the view's watermark, 0 where none was set."""
         try:
@@ -118,7 +127,7 @@ class OnlineStore:
             raise _away(error) from error
 
     def materialized(self, view: View) -> dict[int, tuple[int, int]]:
-        """Return, by bucket of the view's source, the snapshot that was materialised and its largest known_time."""
+        """Return, by bucket of the view's source or `ALL`, the snapshot that is here, and its largest known_time."""
         try:
             stored = self._client.hgetall(_materialized_key(view))
         except redis.RedisError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,11 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
 from headway.features.lake import PURPOSES, Location, TableSpec, from_lake, open_catalog, open_table
+from headway.features.lake_faults import lake_faults
 from headway.governance.audit_event import AuditSink
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Readable = EventSource | TableSpec | str
@@ -50,14 +55,20 @@ class LakeReader:
 
     def __init__(self, lake: Settings | Location, audit: AuditSink, clock: Clock) -> None:
         self._location = lake if isinstance(lake, Location) else Location.of(lake)
-        self._catalog = open_catalog(self._location)
+        with lake_faults("open the lake"):
+            self._catalog = open_catalog(self._location)
         self._audit = audit
         self._clock = clock
 
     def snapshot(self, table: Readable) -> int:
         """Return the current snapshot id of a table, 0 where it has no rows; NotFound if it does not exist."""
-        snapshot = open_table(self._catalog, _name(table)).current_snapshot()
+        snapshot = self._open(table).current_snapshot()
         return 0 if snapshot is None else int(snapshot.snapshot_id)
+
+    def parent(self, table: Readable, snapshot_id: int) -> int:
+        """Return the snapshot that a snapshot was added to; 0: none, or it is not there any more."""
+        snapshot = self._open(table).snapshot_by_id(snapshot_id)
+        return 0 if snapshot is None else int(snapshot.parent_snapshot_id or 0)
 
     def scan(
         self,
@@ -102,7 +113,7 @@ class LakeReader:
         snapshot_id: int | None = None,
     ) -> ReadPlan:
         """Check the right to read, audit it, and return the files that may hold matching rows."""
-        opened = open_table(self._catalog, _name(table))
+        opened = self._open(table)
         allowed = table.purposes if not isinstance(table, str) else _listed(opened.properties.get(PURPOSES, ""))
         current = opened.current_snapshot()
         wanted = snapshot_id or (0 if current is None else int(current.snapshot_id))
@@ -129,6 +140,10 @@ class LakeReader:
         self._record(principal, resource, purpose, "done")
         schema = opened.schema().as_arrow()
         return ReadPlan(table=_name(table), snapshot_id=wanted, schema=schema, files=tuple(sorted(files)))
+
+    def _open(self, table: Readable) -> Table:
+        with lake_faults(f"read {_name(table)}"):
+            return open_table(self._catalog, _name(table))
 
     def _allow(self, name: str, principal: Principal, purpose: str, allowed: tuple[str, ...]) -> None:
         if principal.expires <= self._clock.now():
@@ -159,8 +174,12 @@ def read_files(
     *,
     event_time: tuple[int, int] | None = None,
     known_by: int | None = None,
+    keys: tuple[str, pa.Array] | None = None,
 ) -> pa.Table:
-    """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly."""
+    """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly.
+
+    `keys` are a column and the values that it may have.
+    """
     names = list(columns) if columns is not None else schema.names
     plain = pa.schema([pa.field(field.name, _small(field.type)) for field in schema])
     if not paths:
@@ -168,14 +187,16 @@ def read_files(
     system, _ = pafs.FileSystem.from_uri(paths[0])
     inside = [pafs.FileSystem.from_uri(path)[1] for path in paths]
     data = pads.dataset(inside, schema=plain, filesystem=system, format="parquet")
-    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by)))
+    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys)))
 
 
 def _small(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(kind) else kind
 
 
-def _filter(event_time: tuple[int, int] | None, known_by: int | None) -> pc.Expression | None:
+def _filter(
+    event_time: tuple[int, int] | None, known_by: int | None, keys: tuple[str, pa.Array] | None
+) -> pc.Expression | None:
     def moment(microseconds: int) -> pa.Scalar:
         return pa.scalar(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
 
@@ -184,6 +205,8 @@ def _filter(event_time: tuple[int, int] | None, known_by: int | None) -> pc.Expr
         parts += [pc.field(EVENT_TIME) >= moment(event_time[0]), pc.field(EVENT_TIME) < moment(event_time[1])]
     if known_by is not None:
         parts.append(pc.field(KNOWN_TIME) <= moment(known_by))
+    if keys is not None:
+        parts.append(pc.field(keys[0]).isin(keys[1]))
     if not parts:
         return None
     whole = parts[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headway.core.errors import DefinitionError
+from headway.core.errors import DefinitionError, names_near
+from headway.core.times import HOUR
 from headway.features.entities import Entity
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
@@ -28,11 +29,16 @@ class EventSource:
     retracts: str | None = None
     """A bool column: a row where it is true takes the event of the same id and event_time back, from its known_time on;
     None: events are never taken back."""
+    max_ahead: int = HOUR
+    """Microseconds that an event may lie ahead of the clock, and of its own known_time; with more, its batch is
+    refused. Raise it for facts that are announced before they hold."""
     owner: str = ""
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a retraction column that is none."""
+        """Refuse a retraction column that is none, and an id or bucket that is no column."""
+        for name in ("id", "bucket_by"):
+            self.require_column(getattr(self, name), field=f"{self.name}.{name}")
         if self.retracts is not None and self.columns.get(self.retracts) != "bool":
             raise DefinitionError(
                 f"the source has no bool column {self.retracts!r}",
@@ -45,12 +51,19 @@ class EventSource:
         """Name of the lake table."""
         return f"events.{self.name}"
 
+    def require_column(self, column: str, *, field: str) -> None:
+        """Raise DefinitionError, with the nearest names, where the source lacks a column."""
+        if column not in self.columns:
+            near = names_near(column, self.columns)
+            raise DefinitionError(f"the source {self.name!r} has no column {column!r}{near}", field=field)
+
     def require_key(self, entity: Entity, *, field: str) -> None:
         """Raise DefinitionError where the source lacks a column of an entity's key, or has it in another type."""
         for column, dtype in zip(entity.keys, entity.dtypes, strict=True):
             if self.columns.get(column) != dtype:
+                near = "" if column in self.columns else names_near(column, self.columns)
                 raise DefinitionError(
-                    f"the source {self.name!r} has no {dtype} column {column!r}, which is a key of {entity.name}",
+                    f"the source {self.name!r} has no {dtype} column {column!r}, which is a key of {entity.name}{near}",
                     field=field,
                     expected="an entity whose key columns the source has, in their types",
                 )

@@ -15,13 +15,17 @@ from pathlib import Path
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
 from headway.core.counts import CountsChannel, RedisCountsChannel
-from headway.core.errors import DefinitionError, HeadwayError, ServiceFailed, Tampered
+from headway.core.errors import DefinitionError, HeadwayError, ServiceFailed, Tampered, names_near
 from headway.core.project import Project
 from headway.core.routing import VersionRef
 from headway.core.settings import Settings
+from headway.core.times import MINUTE
+from headway.core.types import Principal
 from headway.features.definitions import FeatureService
 from headway.features.kernel import kernel_sha256
 from headway.features.online import OnlineReader
+from headway.features.reader import LakeReader
+from headway.features.recompute import LakeFeatures
 from headway.governance.audit import audit_log
 from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
@@ -34,15 +38,20 @@ from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.host import Load, ModelHost
 from headway.serving.outcomes import Outcomes, outcomes_folder
+from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Reader, Scorer
 from headway.serving.service import DecisionService, Verifier
-from headway.serving.terms import PREVIOUS, RULES, Terms, require_agreement
+from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agreement
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
 MAX_BATCH_ROWS = 512
+_READ_S = 0.5
+"""The longest wait for the online store; a shorter patience halves."""
+_WITHIN = 0.8
+"""Part of the latency clause that a recomputation may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,8 @@ class Drivers:
     verifier: Verifier
     load: Load
     clock: Clock
+    lake: Lake | None = None
+    """Where stale features are recomputed; needed where the contract says so."""
 
 
 class Assembly:
@@ -100,10 +111,16 @@ class Assembly:
             clock=clock,
             keep_previous=PREVIOUS in terms.ladder,
         )
+        self.recomputer: Recomputer | None = None
+        if any(clause.on_stale == RECOMPUTE for clause in terms.freshness):
+            if drivers.lake is None:
+                raise ServiceFailed(f"{use_case} recomputes stale features and no lake is given")
+            self.recomputer = Recomputer(drivers.lake, clock, within_s=terms.admission.deadline_s * _WITHIN)
         scorer = Scorer(
             service=service,
             terms=terms,
             reader=drivers.reader,
+            recomputer=self.recomputer,
             ladder=self.host.steps,
             rules=rules,
             recorder=self.recorder,
@@ -157,16 +174,16 @@ class Assembly:
         self.recorder.close()
         self.outcomes.close()
         self._executor.shutdown(wait=False)
+        if self.recomputer is not None:
+            self.recomputer.close()
 
 
 def find_service(project: Project, name: str, *, file: str) -> FeatureService:
     """Return the feature service that a contract names."""
     services = [service for service in project.collect("features", FeatureService) if service.name == name]
     if not services:
-        known = sorted({service.name for service in project.collect("features", FeatureService)})
-        raise DefinitionError(
-            f"unknown feature service {name!r}", file=file, field="decision.feature_service", expected=", ".join(known)
-        )
+        near = names_near(name, [service.name for service in project.collect("features", FeatureService)])
+        raise DefinitionError(f"unknown feature service {name!r}{near}", file=file, field="decision.feature_service")
     return services[0]
 
 
@@ -179,9 +196,19 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
     contract = require_signed(path, trust, name=use_case).contract
     service = find_service(project, contract.decision.feature_service, file=str(path.name))
     require_agreement(contract, service, file=path.name)
-    terms = Terms.of(contract, file=path.name)
+    terms = Terms.of(contract)
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
     audit = audit_log(settings, f"serving-{use_case}", clock)
+
+    def reads_for() -> Principal:
+        """Return who recomputes: the replica, for the purpose of the contract whose signatures allow it."""
+        return Principal(
+            sub=f"replica:{use_case}",
+            kind="workload",
+            scopes=frozenset({"data:read"}),
+            purpose=terms.purposes[0],
+            expires=clock.now() + MINUTE,
+        )
 
     refused: list[tuple[VersionRef, str]] = []
     """The last refusal: the host tries again for as long as a version is routed, the audit log has it once."""
@@ -233,10 +260,11 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
         drivers=Drivers(
             store=RedisControlStore(settings.redis_control_url),
             channel=RedisCountsChannel(settings.redis_control_url),
-            reader=OnlineReader(service, settings.redis_features_url),
+            reader=OnlineReader(service, settings.redis_features_url, timeout_s=min(_READ_S, terms.patience_s / 2)),
             verifier=verifier_from(settings, clock),
             load=load,
             clock=clock,
+            lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
         ),
         replica=replica,
     )

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from headway.core.clock import Clock
 from headway.core.errors import HeadwayError, Unavailable
@@ -21,19 +19,19 @@ from headway.core.types import Columns, Int64, Matrix
 from headway.features.definitions import FeatureService
 from headway.features.kernel import matrix as build_matrix
 from headway.features.kernel import transform
-from headway.features.windows import Status
+from headway.serving.batch import NO_MODEL, Batch
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import RULES_ARM, Rules
+from headway.serving.freshness import FreshnessClauses
 from headway.serving.protocol import Decision
+from headway.serving.recomputing import Recomputer
 from headway.serving.schema import DecisionSchema
-from headway.serving.terms import REJECT, RULES, Terms
+from headway.serving.terms import RULES, Terms
 from headway.serving.work import Answer, Call, Model, Recorded, Recorder
 
 _LOG = logging.getLogger(__name__)
 _NOT_READY_S = 1.0
-_MARKS = {Status.MISSING: "missing", Status.EXPIRED: "expired", Status.TRUNCATED: "truncated"}
-NO_MODEL = "none"
 
 
 class Reader(Protocol):
@@ -58,6 +56,7 @@ class Scorer:
         recorder: Recorder,
         ids: DecisionIds,
         clock: Clock,
+        recomputer: Recomputer | None = None,
     ) -> None:
         self._service = service
         self._schema = DecisionSchema.of(service)
@@ -69,23 +68,21 @@ class Scorer:
         self._ids = ids
         self._clock = clock
         self._breaker = Breaker(clock)
-        self._view_features = {
-            stored.name: [name for view in service.views if view.stored.name == stored.name for name in view.features]
-            for stored in service.stored
-        }
+        self._freshness = FreshnessClauses(service, terms, recomputer)
 
     async def __call__(self, calls: Sequence[Call]) -> Sequence[Answer | Exception]:
         """Return one answer or error per call."""
         now = self._clock.now()
         rows = [row for call in calls for row in call.rows] if len(calls) > 1 else calls[0].rows
-        batch = _Batch(calls, self._schema.arrays(rows), _times(calls, len(rows), now), now)
+        batch = Batch(calls, self._schema.arrays(rows), _times(calls, len(rows), now), now)
         if calls[0].rules_only and all(call.rules_only for call in calls):
             return self._by_rules(batch, "ceiling")
         online = await self._features(batch)
         if online is None:
-            return self._by_rules(batch, "features:unavailable")
+            return self._by_rules(batch, *(f"features:{view.name}" for view in self._service.views))
         features: Columns = {**batch.columns, **online.columns}
-        self._judge(batch, online, features)
+        if online.watermark:
+            await self._freshness.apply(batch, online, features)
         batch.served = build_matrix(self._service, transform(self._service, features, batch.at))
         scores = self._predict(batch)
         if scores is None:
@@ -94,8 +91,12 @@ class Scorer:
             scores = self._replaced(batch, scores)
         return self._finish(batch, scores)
 
-    async def _features(self, batch: _Batch) -> Any:
-        """Return the online rows, or None where the rules shall answer."""
+    async def _features(self, batch: Batch) -> Any:
+        """Return the features, or None where the rules shall answer.
+
+        Where the store is away: recomputed ones if the contract says so of every view, else the rules; without rules,
+        missing ones if the contract allows that of every view. `watermark` is empty where they are not the store's.
+        """
         keys = {name: batch.columns[name] for name, _ in self._schema.keys}
         error: Unavailable | None = None
         if self._breaker.allows:
@@ -107,32 +108,12 @@ class Scorer:
             else:
                 self._breaker.succeeded()
                 return online
-        if self._rules is None:
+        found = await self._freshness.instead(batch, keys, without_rules=self._rules is None)
+        if found is None and self._rules is None:
             raise error or Unavailable("online features cannot be read", retry_after_s=_NOT_READY_S)
-        return None
+        return found
 
-    def _judge(self, batch: _Batch, online: Any, features: Columns) -> None:
-        """Mark rows by status, and apply the freshness clauses to `features` in place."""
-        for view, status in online.status.items():
-            if np.count_nonzero(status):
-                for index in np.flatnonzero(status).tolist():
-                    mark = _MARKS.get(Status(int(status[index])))
-                    if mark is not None:
-                        batch.mark(index, f"{mark}:{view}")
-        for clause in self._terms.freshness:
-            watermark = online.watermark.get(clause.view) or 0
-            if batch.fresh(watermark, clause.max_lag):
-                continue
-            stale = batch.at - watermark > clause.max_lag
-            for index in np.flatnonzero(stale).tolist():
-                batch.mark(index, f"stale:{clause.view}")
-            if clause.on_stale == REJECT:
-                batch.rejected = stale if batch.rejected is None else batch.rejected | stale
-                continue
-            for name in self._view_features[clause.view]:
-                features[name] = _without(features[name], stale)
-
-    def _predict(self, batch: _Batch) -> Matrix | None:
+    def _predict(self, batch: Batch) -> Matrix | None:
         """Walk the ladder of models; a failing batch of several calls is raised, so that the batcher halves it."""
         steps = self._ladder()
         if not steps and self._rules is None:
@@ -151,7 +132,7 @@ class Scorer:
             return scores
         return None
 
-    def _replaced(self, batch: _Batch, scores: Matrix) -> Matrix:
+    def _replaced(self, batch: Batch, scores: Matrix) -> Matrix:
         """Return the scores with the rules' where the model gave none that is a number."""
         if self._rules is None:
             raise Unavailable("the model gave a score that is not a number", retry_after_s=_NOT_READY_S)
@@ -164,20 +145,21 @@ class Scorer:
             batch.mark(index, "model:not_finite")
         return scores
 
-    def _by_rules(self, batch: _Batch, why: str) -> Sequence[Answer | Exception]:
+    def _by_rules(self, batch: Batch, *why: str) -> Sequence[Answer | Exception]:
         """Answer the whole batch by the rules, features as they are or missing."""
         if self._rules is None:
-            raise Unavailable(f"no model could answer ({why}) and there are no rules", retry_after_s=_NOT_READY_S)
+            raise Unavailable(
+                f"no model could answer ({', '.join(why)}) and there are no rules", retry_after_s=_NOT_READY_S
+            )
         scores = self._rules.apply({EVENT_TIME: batch.at, **batch.columns})
         count = len(batch.at)
         if not batch.served.size:
             batch.served = np.full((count, len(self._service.features)), np.nan, dtype=np.float32)
         batch.arms, batch.version = [RULES_ARM] * count, NO_MODEL
-        for index in range(count):
-            batch.mark(index, why)
+        batch.mark_all(why)
         return self._finish(batch, scores)
 
-    def _finish(self, batch: _Batch, scores: Matrix) -> Sequence[Answer | Exception]:
+    def _finish(self, batch: Batch, scores: Matrix) -> Sequence[Answer | Exception]:
         """Label, number, record and split the batch."""
         low, high = self._terms.names
         threshold = self._terms.threshold
@@ -211,30 +193,6 @@ class Scorer:
         return answers
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What is known of a batch while it is scored."""
-
-    calls: Sequence[Call]
-    columns: Columns
-    at: Int64
-    now: int
-    served: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    degraded: dict[int, list[str]] = field(default_factory=dict)
-    """Row → marks; rows without any are not there."""
-    rejected: npt.NDArray[np.bool_] | None = None
-    arms: list[str] = field(default_factory=list)
-    version: str = NO_MODEL
-
-    def mark(self, index: int, mark: str) -> None:
-        """Say that a row's answer rests on less than it should."""
-        self.degraded.setdefault(index, []).append(mark)
-
-    def fresh(self, watermark: int, max_lag: int) -> bool:
-        """Whether even the latest row is within the bound: the common case, decided by one number."""
-        return int(self.at.max()) - watermark <= max_lag
-
-
 def _times(calls: Sequence[Call], count: int, now: int) -> Int64:
     """Return each row's decision time: its own, its request's, or now."""
     at = np.full(count, now, dtype=np.int64)
@@ -245,16 +203,6 @@ def _times(calls: Sequence[Call], count: int, now: int) -> Int64:
             at[start : start + call.size] = [default if row[-1] is None else row[-1] for row in call.rows]
         start += call.size
     return at
-
-
-def _without(column: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return a column of features with some rows missing: NaN, or None among strings."""
-    if column.dtype.kind == "O":
-        kept = column.copy()
-        kept[rows] = None
-        return kept
-    wide = column.astype(np.float64) if column.dtype.kind in "biu" else column
-    return np.where(rows, wide.dtype.type(np.nan), wide)
 
 
 def _stale(decisions: list[Decision]) -> HeadwayError:

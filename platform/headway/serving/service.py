@@ -27,8 +27,6 @@ from headway.serving.terms import Terms
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
-_WAIT_FACTOR = 20.0
-_LONGEST_WAIT_S = 5.0
 _PRIORITY = "priority:high"
 
 
@@ -86,7 +84,7 @@ class DecisionService:
         self._idempotency = Idempotency(clock)
         self._encoder = msgspec.json.Encoder()
         self._waiting_outcomes = 0
-        self._patience_s = min(_LONGEST_WAIT_S, terms.admission.deadline_s * _WAIT_FACTOR)
+        self._patience_s = terms.patience_s
         self._decide_scope = f"decide:{use_case}"
         self._own_paths = f"v2/models/{use_case}/"
         self._scopes = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headway.core.errors import DefinitionError
+from headway.core.errors import DefinitionError, names_near
 from headway.features.definitions import FeatureService
 from headway.governance.contract_schema import Contract
 from headway.serving.admission import AdmissionLimits
@@ -12,8 +12,10 @@ from headway.serving.admission import AdmissionLimits
 REJECT = "reject"
 RULES = "rules"
 PREVIOUS = "previous"
-_SUPPORTED_ON_STALE = ("reject", "default", "null")
+RECOMPUTE = "recompute"
 _QUEUE_SECONDS = 2.0
+_WAIT_FACTOR = 20.0
+_LONGEST_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class Freshness:
     max_lag: int
     """Microseconds between the decision time and the view's watermark."""
     on_stale: str
-    """reject | default | null. Definitions declare no default value, so default and null both read as missing."""
+    """reject | default | null | recompute. Definitions declare no default value, so default and null both read as
+    missing; recompute reads the lake, and as missing where that takes longer than the latency clause allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +45,19 @@ class Terms:
     """The decision log may not lose a row: a full spool refuses work instead."""
     purposes: tuple[str, ...]
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds after which nobody waits for an answer any more."""
+        return min(_LONGEST_WAIT_S, self.admission.deadline_s * _WAIT_FACTOR)
+
     @classmethod
-    def of(cls, contract: Contract, *, file: str = "contract.yaml") -> Terms:
-        """Return the terms of a parsed contract; DefinitionError for a clause that this version cannot keep."""
+    def of(cls, contract: Contract) -> Terms:
+        """Return the terms of a parsed contract."""
         label = contract.decision.output.label
-        freshness = []
-        for index, clause in enumerate(contract.freshness):
-            if clause.on_stale not in _SUPPORTED_ON_STALE:
-                raise DefinitionError(
-                    f"{clause.on_stale!r} is not served yet",
-                    file=file,
-                    field=f"freshness[{index}].on_stale",
-                    expected=" | ".join(_SUPPORTED_ON_STALE),
-                )
-            freshness.append(Freshness(view=clause.view, max_lag=clause.max_lag.microseconds, on_stale=clause.on_stale))
+        freshness = [
+            Freshness(view=clause.view, max_lag=clause.max_lag.microseconds, on_stale=clause.on_stale)
+            for clause in contract.freshness
+        ]
         throughput, limits = contract.throughput, contract.limits
         return cls(
             threshold=float(label.threshold),
@@ -91,8 +93,7 @@ def require_agreement(contract: Contract, service: FeatureService, *, file: str 
     for index, clause in enumerate(contract.freshness):
         if clause.view not in views:
             raise DefinitionError(
-                f"{clause.view!r} is no view that {service.name} stores",
+                f"{clause.view!r} is no view that {service.name} stores{names_near(clause.view, views)}",
                 file=file,
                 field=f"freshness[{index}].view",
-                expected=f"one of {', '.join(views)}",
             )

@@ -1,0 +1,67 @@
+"""What the disk and the catalog under the lake can do wrong, as errors that say so: locked by another, or full."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headway.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCAL = "file://"
+_LOCKED_S = 5.0
+_FULL_S = 60.0
+
+
+@contextmanager
+def lake_faults(what: str) -> Iterator[None]:
+    """Raise Unavailable for a full disk or a locked catalog.
+
+    Nothing is half there then: files that no snapshot names are no data, and the same call may be repeated.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _full(what, error) from error
+    except Exception as error:
+        text = str(getattr(error, "orig", ""))  # of SQLAlchemy's errors: what SQLite said
+        if "locked" in text:
+            raise Unavailable(
+                f"{what}: the lake's catalog is locked by another process",
+                retry_after_s=_LOCKED_S,
+                hint="only the committer writes: end what else has catalog.db open, then repeat",
+            ) from error
+        if "full" in text or "disk I/O" in text:
+            raise _full(what, error) from error
+        raise
+
+
+def remove_orphans(table: Table) -> int:
+    """Delete data files of a local table that no snapshot names, left by a write that failed; return how many.
+
+    Call it only as the table's one writer.
+    """
+    if not table.location().startswith(_LOCAL):
+        return 0
+    named = {path.removeprefix(_LOCAL) for path in table.inspect.all_files()["file_path"].to_pylist()}
+    folder = Path(table.location().removeprefix(_LOCAL))
+    orphans = [path for path in folder.glob("data/**/*.parquet") if str(path) not in named]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)
+
+
+def _full(what: str, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"{what}: the disk is full: {getattr(error, 'orig', error)}",
+        retry_after_s=_FULL_S,
+        hint="nothing of it counts as written: free space (headway doctor), then repeat it",
+    )
