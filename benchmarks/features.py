@@ -37,11 +37,11 @@ from benchmarks.harness import Collector, Report
 from headway.core.clock import SystemClock
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, MINUTE, SECOND
 from headway.core.types import Columns
-from headway.features import codec
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView, WindowView
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.row_codec import row_prefix
+from headway.features.rows.codec import row_prefix
+from headway.features.windows import codec
 
 FEAST, OURS, PLUGIN = "feast redis", "headway reader", "feast with headway's store"
 _VIEWS, _COLUMNS = 5, 10

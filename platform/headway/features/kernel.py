@@ -11,19 +11,12 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, HeadwayError, InvalidValue
 from headway.core.times import EVENT_TIME
 from headway.core.types import Columns, Int64, Matrix
-from headway.features import (
-    events,
-    row_batch,
-    row_codec,
-    row_glance,
-    row_plan,
-    row_scan,
-    row_value,
-    rows,
-    scan,
-    windows,
-)
 from headway.features.definitions import FeatureService
+from headway.features.join import as_of
+from headway.features.rows import batch, codec, glance, plan, value
+from headway.features.rows import scan as row_scan
+from headway.features.windows import columns as window_columns
+from headway.features.windows import events, scan
 
 
 def transform(service: FeatureService, columns: Columns, at: Int64) -> Columns:
@@ -86,7 +79,7 @@ def _not_numbers(service: FeatureService, columns: Columns) -> HeadwayError:
 def kernel_sha256(service: FeatureService) -> str:
     """Return the hash of everything that decides a feature value: the definition and the kernel's source text."""
     modules: tuple[ModuleType, ...] = (
-        events, row_batch, row_codec, row_glance, row_plan, row_scan, row_value, rows, scan, windows
+        events, batch, codec, glance, plan, row_scan, value, as_of, scan, window_columns
     )  # fmt: skip
     sources = [inspect.getsource(module) for module in modules]
     sources.append(inspect.getsource(transform) + inspect.getsource(matrix))
