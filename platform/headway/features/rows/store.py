@@ -18,7 +18,7 @@ import pyarrow as pa
 from headway.core.clock import Clock
 from headway.core.errors import Conflict
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME
-from headway.features.arrow import conform, keys, owned, times
+from headway.features.arrow import conform, keys, needed, owned, times
 from headway.features.definitions import RowView
 from headway.features.rows.codec import Row, encode, row_layout, row_prefix
 from headway.features.rows.value import replace
@@ -140,16 +140,11 @@ class RowStore:
             yield batch
 
 
-def needed_rows(view: RowView) -> list[str]:
-    """Return the columns of the source that a row view reads, without the times."""
-    return list(dict.fromkeys([*view.entity.keys, view.source.id, *view.columns]))
-
-
 def newest(view: RowView, table: pa.Table) -> tuple[list[bytes], list[Row], int]:
     """Return the store's key and the newest row of each key, and how many rows have a key at all."""
     layout = row_layout(view)
     source = view.source
-    table = owned(conform(source, table, needed_rows(view)), view.entity)
+    table = owned(conform(source, table, needed(view)), view.entity)
     given = table.num_rows
     if given == 0:
         return [], [], 0
