@@ -35,7 +35,7 @@ from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, MINUTE, SECOND
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
-from headway.features.row_codec import row_prefix
+from headway.features.rows.codec import row_prefix
 
 FEAST, PLUGIN = "feast redis", "feast with headway's store"
 _VIEWS, _COLUMNS = 5, 10

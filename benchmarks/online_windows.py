@@ -13,11 +13,11 @@ from benchmarks.online_reads import OURS, SIZES, Effort, Server, one_core, recor
 from headway.core.clock import SystemClock
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, MINUTE, SECOND
 from headway.core.types import Columns
-from headway.features import codec
 from headway.features.aggregates import count, largest, mean, std
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
+from headway.features.windows import codec
 
 _CARD = Entity(name="card", key="card")
 _PAYMENTS = EventSource(
