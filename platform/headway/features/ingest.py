@@ -103,7 +103,7 @@ def ingest(
     snapshot = committer.append(source, events, batch_id)
     complete = watermark
     if complete is None:
-        complete = int(times(events, "known_time").max()) if events.num_rows else 0
+        complete = int(times(events, KNOWN_TIME).max()) if events.num_rows else 0
     owed = 0
     if online is not None and backlog is None:
         reports.update({view.name: online.write(view, events) for view in lenient})

@@ -94,13 +94,7 @@ def _bucket(
     later = given - events.num_rows
     if events.num_rows == 0:
         return 0, later
-    part = online.write(view, events)
-    whole.keys += part.keys
-    whole.events += part.events
-    whole.pruned += part.pruned
-    whole.overflowed += part.overflowed
-    whole.retries += part.retries
-    whole.rebuilt += part.rebuilt
+    whole.add(online.write(view, events))
     return int(times(events, KNOWN_TIME).max()), later
 
 
