@@ -8,7 +8,6 @@ two writers never lose an event and late or repeated ones change nothing they sh
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from headway.features.rows.store import RowStore
 from headway.features.windows import codec
 from headway.features.windows.events import NEVER, Events
 from headway.features.windows.merging import Merged, merge
+from headway.features.write_report import WriteReport
 
 _SWAP = """
 local lost = {}
@@ -48,29 +48,6 @@ _CHUNK = 512
 _TIMEOUT_S = 10.0
 ALL = -2
 """In place of a bucket: all of them, and those that have no file yet."""
-
-
-@dataclass(kw_only=True)
-class WriteReport:
-    """What a write did."""
-
-    keys: int = 0
-    """Keys touched."""
-    events: int = 0
-    """Distinct events given; of a row view, rows."""
-    pruned: int = 0
-    """Events dropped because no window reaches them any more; rows that a newer one of their key makes useless."""
-    overflowed: int = 0
-    """Events dropped because their key holds more than `max_events`."""
-    retries: int = 0
-    """Keys written again because another writer was first."""
-    rebuilt: int = 0
-    """Keys made anew from the lake, because events came after their tile was closed."""
-
-    def add(self, part: WriteReport) -> None:
-        """Count what a part of the write did."""
-        for name, number in vars(part).items():
-            setattr(self, name, getattr(self, name) + number)
 
 
 LakeRows = Callable[[WindowView, npt.NDArray[np.generic]], pa.Table]
@@ -98,10 +75,9 @@ class OnlineStore:
         """
         if isinstance(view, RowView):
             try:
-                done = self._rows.write(view, events)
+                return self._rows.write(view, events)
             except redis.RedisError as error:
                 raise _away(error) from error
-            return WriteReport(keys=done.keys, events=done.rows, pruned=done.outdated, retries=done.retries)
         new = events_of(view, conform(view.source, events, needed(view)))
         report = WriteReport(keys=len(new.keys), events=len(new))
         try:
