@@ -16,10 +16,11 @@ import pyarrow as pa
 import redis
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.errors import Conflict, InvalidValue, Unavailable
+from headway.core.errors import Conflict, InvalidValue
 from headway.core.types import Int64
 from headway.features.arrow import conform, events_of, locate, needed
 from headway.features.definitions import RowView, View, WindowView
+from headway.features.link import away
 from headway.features.online_keys import materialized_key, version_keys, watermark_key, watermark_pattern
 from headway.features.rows.store import RowStore
 from headway.features.windows import codec
@@ -77,14 +78,14 @@ class OnlineStore:
             try:
                 return self._rows.write(view, events)
             except redis.RedisError as error:
-                raise _away(error) from error
+                raise away(error) from error
         new = events_of(view, conform(view.source, events, needed(view)))
         report = WriteReport(keys=len(new.keys), events=len(new))
         try:
             for begin in range(0, len(new.keys), _CHUNK):
                 self._write_keys(view, _pick(new, np.arange(begin, min(begin + _CHUNK, len(new.keys)))), report)
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return report
 
     def set_watermark(self, view: View, known_time: int) -> None:
@@ -92,28 +93,28 @@ class OnlineStore:
         try:
             self._raise(keys=[watermark_key(view)], args=[known_time])
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def ping(self) -> None:
         """Raise Unavailable if the server is away."""
         try:
             self._client.ping()
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def watermark(self, view: View) -> int:
         """Return the view's watermark, 0 where none was set."""
         try:
             return int(self._client.get(watermark_key(view)) or 0)
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def materialized(self, view: View) -> dict[int, tuple[int, int]]:
         """Return, by bucket of the view's source or `ALL`, the snapshot that is here, and its largest known_time."""
         try:
             stored = self._client.hgetall(materialized_key(view))
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         parts = {int(bucket): value.split(b":") for bucket, value in stored.items()}
         return {bucket: (int(snapshot), int(newest)) for bucket, (snapshot, newest) in parts.items()}
 
@@ -122,7 +123,7 @@ class OnlineStore:
         try:
             self._client.hset(materialized_key(view), str(bucket), f"{snapshot_id}:{newest}")
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def clear(self, view: View) -> int:
         """Forget every key of the view and how far it was, before it is materialised anew; return the keys."""
@@ -131,7 +132,7 @@ class OnlineStore:
             self._client.unlink(watermark_key(view), materialized_key(view))
             return removed
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def retire(self, names: Collection[str], keep: Collection[View]) -> int:
         """Forget versions of the named window views other than those to keep; return how many keys that were."""
@@ -146,7 +147,7 @@ class OnlineStore:
                     removed += self._unlink(values)
                     self._client.unlink(mark, filled)
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return removed
 
     def close(self) -> None:
@@ -241,10 +242,6 @@ def _names(view: WindowView, keys: npt.NDArray[np.generic]) -> list[bytes]:
 
 def _contested(view: WindowView, keys: int) -> Conflict:
     return Conflict(f"{keys} keys of {view.name} keep changing", hint="look who else is writing: headway status")
-
-
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")
 
 
 def __getattr__(name: str) -> Any:
