@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from headway.core.times import DAY
+
+SLACK = 3 * DAY
+"""Online state is kept this much longer than a read of now needs it, for reads that come late."""
+
 
 class Status(IntEnum):
     """What a row's view columns rest on."""

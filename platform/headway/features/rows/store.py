@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from headway.core.clock import Clock
 from headway.core.errors import Conflict
-from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME
+from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.features.arrow import conform, keys, needed, owned, times
 from headway.features.definitions import RowView
 from headway.features.rows.codec import Row, encode, row_layout, row_prefix
 from headway.features.rows.value import replace
+from headway.features.status import SLACK
 from headway.features.windows.events import event_ids
 from headway.features.write_report import WriteReport
 
@@ -48,8 +49,6 @@ return lost
 """
 _ATTEMPTS = 40
 _CHUNK = 512
-SLACK = 3 * DAY
-"""A row is kept this much longer than its ttl, for reads that come late."""
 
 
 class RowStore:
