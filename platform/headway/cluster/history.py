@@ -74,6 +74,7 @@ def ingest_tables(
             audit=at.audit,
             watermark=watermark,
             backlog=backlog,
+            quality=at.quality,
         )
     try:
         for view in views:
