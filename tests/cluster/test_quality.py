@@ -43,7 +43,8 @@ class Guarded(World):
         (visits,) = (source for source in history.sources if source.name == "visits")
         column = next(name for name, dtype in visits.columns.items() if dtype == "float32")
         self.source = dataclasses.replace(visits, expectations=(between(column, 0, 5),))
-        self.history = dataclasses.replace(history, sources=(self.source,))
+        others = (source for source in history.sources if source.name != "visits")
+        self.history = dataclasses.replace(history, sources=(self.source, *others))
         self.table = dict(tables(48))["visits"]
         self.bad = self.table.set_column(
             self.table.column_names.index(column), column, pa.array(np.full(len(self.table), 7, np.float32))
@@ -69,8 +70,11 @@ def guarded(settings: Settings, history: History) -> Guarded:
 
 def test_a_batch_is_held_shown_released_and_then_served(guarded: Guarded) -> None:
     with pytest.raises(InvalidValue, match="48 of 48 rows"):
-        guarded.ingest(guarded.history, {"visits": guarded.bad}, watermark=START + DAY)
+        guarded.ingest(
+            guarded.history, {"visits": guarded.bad, "returns": tables(48)["returns"]}, watermark=START + DAY
+        )
     assert guarded.online.written == []
+    assert guarded.rows("events.returns") == 48, "one source does not stop another"
     reader = person("data:read")
     held = guarded.at.quality.quarantine
     (case,) = quality.cases(held, reader)
