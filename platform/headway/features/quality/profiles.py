@@ -20,8 +20,8 @@ from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, SECOND
 from headway.core.types import Int64, Matrix
 from headway.features.arrow import whole
 from headway.features.definitions import EventSource
-from headway.features.events import event_ids
 from headway.features.profile import BinnedColumn, Counter, Profile
+from headway.features.windows.events import event_ids
 
 KEPT = 64
 """Newest days that are kept."""
