@@ -88,24 +88,24 @@ class Profiles:
         bins = layout(source)
         days = np.asarray(whole(events[KNOWN_TIME]).to_numpy(), np.int64) // DAY
         values = _matrix(source, events)
-        counter, name = Counter(bins), sha256(batch.encode())[:16]
+        counter, name, same = Counter(bins), sha256(batch.encode())[:16], bins.sha256()
         for day in np.unique(days)[-KEPT:].tolist():
             chosen = values[days == day]
             _add(counter, chosen)
-            self._merge(source, bins, DayCounts(day=day, rows=len(chosen), counts=counter.drain()), name)
+            self._merge(source, same, DayCounts(day=day, rows=len(chosen), counts=counter.drain()), name)
 
     def days(self, source: EventSource) -> list[DayCounts]:
         """Return the days there are, oldest first; those of other columns are left out."""
-        bins = layout(source)
+        same = layout(source).sha256()
         found = [self._read(source, place)[0] for place in range(KEPT)]
-        there = [day for day in found if day is not None and day.layout == bins.sha256()]
+        there = [day for day in found if day is not None and day.layout == same]
         return sorted((_counts(day) for day in there), key=lambda day: day.day)
 
-    def _merge(self, source: EventSource, bins: Profile, more: DayCounts, batch: str) -> None:
+    def _merge(self, source: EventSource, layout_sha256: str, more: DayCounts, batch: str) -> None:
         place = more.day % KEPT
         for _ in range(_ATTEMPTS):
             old, version = self._read(source, place)
-            if old is not None and old.layout == bins.sha256():
+            if old is not None and old.layout == layout_sha256:
                 if old.day > more.day or (old.day == more.day and batch in old.batches):
                     return
                 kept = _counts(old) if old.day == more.day else None
@@ -114,7 +114,7 @@ class Profiles:
             batches = [] if kept is None or old is None else old.batches
             day = _Day(
                 day=more.day,
-                layout=bins.sha256(),
+                layout=layout_sha256,
                 rows=more.rows + (0 if kept is None else kept.rows),
                 counts=zlib.compress(
                     (more.counts if kept is None else more.counts + kept.counts).astype("<i8").tobytes()
