@@ -19,8 +19,9 @@ from headway.features.backlog import Backlog
 from headway.features.committer import Batch
 from headway.features.definitions import EventSource, Overflow, View, WindowView
 from headway.features.lake import TableSpec
-from headway.features.online_store import ALL, OnlineStore, WriteReport
+from headway.features.online_store import ALL, OnlineStore
 from headway.features.quality.gate import QUARANTINED, Gate, admit, count
+from headway.features.write_report import WriteReport
 from headway.governance.audit_event import AuditSink
 
 _LOG = logging.getLogger(__name__)
