@@ -70,6 +70,7 @@ class World:
                 ),
                 committer=Committer(self.location),
                 online=self.online,
+                quality=None,
                 audit=self.audit,
                 control=MemoryControlStore(),
                 clock=ManualClock(START + 4 * DAY),
