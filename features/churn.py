@@ -21,6 +21,7 @@ from headway.features.transformations import transformation
 OWNER = "customer-growth@example.com"
 PURPOSES = ("customer_retention", "model_training", "monitoring")
 LABEL_DELAY = "90d"
+TAGS = {"customer_id": ("pii",), "amount": ("financial",)}
 
 customer = Entity(name="shopper", key="customer_id", description="Customer of the shop.")
 
@@ -31,6 +32,7 @@ purchases = EventSource(
     bucket_by="customer_id",
     purposes=PURPOSES,
     owner=OWNER,
+    tags=TAGS,
     description="Purchases; known one second after they happen.",
 )
 
@@ -41,6 +43,7 @@ purchase_outcomes = EventSource(
     bucket_by="customer_id",
     purposes=PURPOSES,
     owner=OWNER,
+    tags=TAGS,
     description="Whether the customer bought again on a later day within 90 days; known 90 days after the purchase.",
 )
 
@@ -83,6 +86,7 @@ churn_v1 = FeatureService(
     request={"amount": "float32"},
     transformations=(rhythm,),
     description="Will this customer buy again within 90 days of this purchase?",
+    tags={"amount": ("financial",)},
 )
 
 

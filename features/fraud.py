@@ -22,6 +22,7 @@ from headway.features.transformations import transformation
 OWNER = "payments-risk@example.com"
 PURPOSES = ("fraud_prevention", "model_training", "monitoring")
 LABEL_DELAY = "7d"
+TAGS = {"customer_id": ("pii",), "amount": ("financial",)}
 
 customer = Entity(name="customer", key="customer_id", description="Card holder; one card each.")
 terminal = Entity(name="terminal", key="terminal_id", description="Point of sale.")
@@ -33,6 +34,7 @@ transactions = EventSource(
     bucket_by="customer_id",
     purposes=PURPOSES,
     owner=OWNER,
+    tags=TAGS,
     description="Card transactions; known one second after they happen, so a decision never sees itself.",
 )
 
@@ -50,6 +52,7 @@ fraud_outcomes = EventSource(
     bucket_by="terminal_id",
     purposes=PURPOSES,
     owner=OWNER,
+    tags=TAGS,
     description="What became of each transaction, known seven days later; no feature reads the simulator's `scenario`.",
 )
 
@@ -127,6 +130,7 @@ fraud_v1 = FeatureService(
     request={"amount": "float32"},
     transformations=(calendar, amount_ratios),
     description="Card transaction decisions.",
+    tags={"amount": ("financial",)},
 )
 
 

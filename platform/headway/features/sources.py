@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headway.core.errors import DefinitionError, names_near
 from headway.core.times import HOUR
 from headway.features.entities import Entity
+from headway.features.sensitivity import require_tags
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
 
@@ -34,9 +35,12 @@ class EventSource:
     refused. Raise it for facts that are announced before they hold."""
     owner: str = ""
     description: str = ""
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column → sensitivity tags, such as `pii`; what is derived from the column has them too."""
 
     def __post_init__(self) -> None:
         """Refuse a retraction column that is none, and an id or bucket that is no column."""
+        require_tags(self.tags, self.columns, field=f"{self.name}.tags")
         for name in ("id", "bucket_by"):
             self.require_column(getattr(self, name), field=f"{self.name}.{name}")
         if self.retracts is not None and self.columns.get(self.retracts) != "bool":
