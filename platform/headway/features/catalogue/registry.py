@@ -18,12 +18,12 @@ from headway.core.canonical import canonical
 from headway.core.errors import AccessError, DefinitionError, NotFound
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.catalogue_card import ServiceCard, service_card
+from headway.features.catalogue.card import ServiceCard, service_card
+from headway.features.catalogue.registry_file import read_services
 from headway.features.definitions import FeatureService
 from headway.features.evolution import require_compatible
-from headway.features.feast_objects import entities_of, feast_table, joined, marks
+from headway.features.feast.objects import entities_of, feast_table, joined, marks
 from headway.features.lake import Location
-from headway.features.registry_file import read_services
 from headway.governance.audit_event import AuditSink
 from headway.governance.files import PUBLIC, write_atomic
 

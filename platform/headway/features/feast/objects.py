@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from headway.features.catalogue_card import ViewCard, source_card, view_card
+from headway.features.catalogue.card import ViewCard, source_card, view_card
 from headway.features.definitions import AliasedView, Entity, View
 
 

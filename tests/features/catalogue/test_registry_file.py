@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headway.core.errors import CorruptState
-from headway.features.registry_file import read_services
+from headway.features.catalogue.registry_file import read_services
 
 
 def test_what_feast_wrote_is_read_without_it(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import msgspec
 
 from headway.core.times import format_duration
 from headway.features.aggregates import Aggregate, Statistic
-from headway.features.codec import watermark_key
 from headway.features.definitions import AliasedView, EventSource, FeatureService, RowView, View, WindowView
 from headway.features.sensitivity import feature_tags, key_tags, service_tags, view_tags
 
@@ -102,6 +101,8 @@ def service_card(service: FeatureService) -> ServiceCard:
 
 def view_card(view: View) -> ViewCard:
     """Return the card of a stored view."""
+    from headway.features.windows.codec import watermark_key  # brings numba, which readers of cards do without
+
     tags, keys = feature_tags(view), key_tags(view)
     dtypes = view.dtypes if isinstance(view, RowView) else ("float32",) * len(view.features)
     meanings = _view_meanings(view)

@@ -11,7 +11,7 @@ from headway.core.clock import ManualClock
 from headway.core.errors import CorruptState, DefinitionError, Forbidden
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.catalogue import applied, apply, registry_path
+from headway.features.catalogue.registry import applied, apply, registry_path
 from headway.features.definitions import Entity, FeatureService, RowView
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import SERVICE
@@ -163,7 +163,7 @@ def test_reading_needs_no_feast(tmp_path: Path, clock: ManualClock) -> None:
     apply([SERVICE], Settings(home=tmp_path), WRITER, MemoryAudit(clock))
     script = (
         "import sys; from pathlib import Path; from headway.core.settings import Settings;"
-        "from headway.features.catalogue import applied;"
+        "from headway.features.catalogue.registry import applied;"
         f"print([e.name for e in applied(Settings(home=Path({str(tmp_path)!r})))], 'feast' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
