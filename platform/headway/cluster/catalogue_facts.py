@@ -17,7 +17,7 @@ def facts(catalogue: Catalogue, name: str) -> dict[str, Any]:
         if service.name == name:
             return {"kind": "service", **_service(catalogue, name), "notes": list(catalogue.notes)}
     if name in catalogue.views:
-        return {"kind": "view", **_view(catalogue, name), "notes": list(catalogue.notes)}
+        return {**_view(catalogue, name), "notes": list(catalogue.notes)}
     sources = catalogue.sources
     if name in sources or name in {source.table for source in sources.values()}:
         return {"kind": "source", **_source(catalogue, name.removeprefix("events.")), "notes": list(catalogue.notes)}
@@ -55,6 +55,8 @@ def _view(catalogue: Catalogue, name: str) -> dict[str, Any]:
     table = catalogue.sources[card.source].table
     return {
         **described,
+        "kind": "view",
+        "evaluated": card.kind,
         "complete_to": catalogue.watermarks.get(card.version),
         "table": msgspec.to_builtins(catalogue.tables.get(table)),
         "used_by": services,

@@ -14,10 +14,9 @@ from headway.features.definitions import EventSource, FeatureService
 from headway.features.reader import LakeReader
 
 
-def pin(reader: LakeReader, spine: EventSource, service: FeatureService) -> dict[str, int]:
-    """Return table → snapshot id of every table that a training set reads, so that it can be repeated."""
-    tables = dict.fromkeys([spine.table, *(view.source.table for view in service.stored)])
-    return {table: reader.snapshot(table) for table in tables}
+def pin(reader: LakeReader, *sources: EventSource) -> dict[str, int]:
+    """Return table → its current snapshot id, so that what is read now can be read again."""
+    return {table: reader.snapshot(table) for table in dict.fromkeys(source.table for source in sources)}
 
 
 def labelled_rows(

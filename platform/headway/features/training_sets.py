@@ -198,7 +198,7 @@ def open_training_set(
     first, end = _moment(since, "since", 0), _moment(until, "until", known_by)
     if first >= end:
         raise InvalidValue("since", f"{format_time(first)} is not before {format_time(end)}")
-    pinned = pin(reader, spine, service)
+    pinned = pin(reader, spine, *(view.source for view in service.stored))
     for table in snapshots or {}:
         if table not in pinned:
             raise NotFound("table of this training set", table, known=list(pinned), field="snapshots")

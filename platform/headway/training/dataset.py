@@ -66,7 +66,7 @@ class TrainingData:
 
 def pin_snapshots(job: TrainingJob, reader: LakeReader) -> dict[str, int]:
     """Return table → snapshot id of every table that the training reads, so that it can be repeated."""
-    return pin(reader, job.spine, job.service)
+    return pin(reader, job.spine, *(view.source for view in job.service.stored))
 
 
 def read_spine(

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from headway.core.clock import ManualClock
@@ -188,3 +192,44 @@ def test_the_folder_is_a_repository_that_feasts_ui_reads(tmp_path: Path, clock: 
     described = {field.name: (field.description, field.tags) for field in shown.features}
     assert described["activity__amount_mean_10us"] == ("mean of amount, 10us", {"sensitivity": "financial"})
     assert described["activity__count_10us"] == ("number of events, 10us", {})
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("grpc_health") is None, reason="feast ui needs the package grpcio-health-checking"
+)
+def test_feasts_ui_serves_the_registry(tmp_path: Path, clock: ManualClock) -> None:
+    settings = Settings(home=tmp_path)
+    apply([SERVICE], settings, WRITER, MemoryAudit(clock))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "feast"), "ui", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=registry_path(settings).parent, stdout=log, stderr=log)
+    try:
+        base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while True:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "feast ui does not answer"
+            try:
+                projects = httpx.get(f"{base}/projects-list.json").json()["projects"]
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        assert [project["id"] for project in projects] == ["headway"]
+        assert "<div" in httpx.get(base).text
+        for kind, names in (
+            ("feature_views", {view.name for view in SERVICE.stored}),
+            ("feature_services", {"both"}),
+            ("data_sources", {"payments", "sales", "activity_events", "ever_events", "by_shop_events"}),
+            ("entities", {"card", "shop"}),
+        ):
+            (found,) = (
+                value
+                for value in httpx.get(f"{base}/api/v1/{kind}", params={"project": "headway"}).json().values()
+                if isinstance(value, list)
+            )
+            assert {(one.get("spec") or one)["name"] for one in found} == names, kind
+    finally:
+        server.terminate()
+        server.wait(30)
