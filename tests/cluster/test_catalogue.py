@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,8 +12,10 @@ import pytest
 from headway.cluster.catalogue import complete, registered
 from headway.cluster.compose import Installation
 from headway.core.clock import ManualClock
+from headway.core.control import MemoryControlStore
 from headway.core.errors import Forbidden, Unavailable
 from headway.core.project import Project
+from headway.core.routing import VersionRef, promote
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.catalogue.registry import apply
@@ -24,9 +27,8 @@ from headway.governance.signing import Signer, TrustedKey, TrustRoot, generate_k
 from headway.governance.statement import sign_version
 from tests.training import world
 
-WHO = Principal(
-    sub="ann", kind="human", scopes=frozenset({"data:read", "audit:read", "features:write"}), purpose="p", expires=2**60
-)
+SCOPES = frozenset({"data:read", "audit:read", "features:write", "registry:read"})
+WHO = Principal(sub="ann", kind="human", scopes=SCOPES, purpose="p", expires=2**60)
 STATEMENT: dict[str, Any] = {
     **{"git_sha": "", "lock_sha256": "", "feature_service": "shop_v1", "metrics": {"auc": 0.9}, "gates": ()},
     **dict.fromkeys(("contract_sha256", "kernel_sha256", "reference_profile_sha256"), "0" * 64),
@@ -46,8 +48,6 @@ class Platform:
         self.snapshot = writer.append(world.visits, world.tables(50)["visits"], "first")
         generate_key(folder / "key.pem")
         signer = Signer(folder / "key.pem")
-        import base64
-
         key = TrustedKey(public=base64.b64encode(signer.public).decode(), roles=("model:sign",))
         version = folder / "version"
         version.mkdir()
@@ -58,6 +58,7 @@ class Platform:
             settings=self.settings,
             clock=clock,
             project=Project(folder),
+            control=MemoryControlStore(),
             trust=TrustRoot({signer.key_id: key}),
             online=SimpleNamespace(watermarks=lambda versions: dict.fromkeys(versions, clock.now())),
             registry=SimpleNamespace(
@@ -90,6 +91,10 @@ def test_registry_lake_store_and_models_come_together(platform: Platform) -> Non
     assert (champion.service, champion.aliases, champion.snapshots) == ("shop_v1", ("champion",), {"events.visits": 9})
     assert (failed.state, failed.service, failed.snapshots) == ("failed", "", {})
     assert found.decisions == ()
+    ref = VersionRef(version="4", path=str(platform.at.registry.versions("", WHO)[0].path), statement_sha256="0" * 64)
+    promote(platform.at.control, "shop", ref, reason="test", by="ann", now=1)
+    platform.at.registry = None  # is not asked
+    assert complete(platform.installation, WHO, every_version=False).models == (champion,)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from headway.cluster.compose import Installation
 from headway.cluster.lake_status import TableStatus, lake_status
 from headway.cluster.usage import Decisions, Reads, decisions, reads
 from headway.core.errors import HeadwayError
+from headway.core.routing import read_routing
 from headway.core.settings import Settings
 from headway.core.times import format_time
 from headway.core.types import Principal
@@ -94,10 +96,11 @@ def registered(settings: Settings, *, now: int) -> Catalogue:
     )
 
 
-def complete(at: Installation, principal: Principal, *, usage: bool = True, models: bool = True) -> Catalogue:
+def complete(at: Installation, principal: Principal, *, usage: bool = True, every_version: bool = True) -> Catalogue:
     """Return the catalogue with rows, watermarks, model versions and usage, as far as they can be had.
 
-    Needs `data:read`; model versions need `registry:read`, reads of tables `audit:read`.
+    Needs `data:read`; model versions need `registry:read`, reads of tables `audit:read`. Without `every_version` only
+    those that routing names are shown, and the model registry, whose client takes seconds to load, is not asked.
     """
     principal.require("data", "read")
     known, notes = registered(at.settings, now=at.clock.now()), list[str]()
@@ -114,8 +117,8 @@ def complete(at: Installation, principal: Principal, *, usage: bool = True, mode
     logged = {table.table for table in tables}
     versions, seen = list[ModelVersion](), list[Decisions]()
     for case in cases:
-        if models:
-            versions += attempt(f"versions of {case}", partial(_versions, at, case, principal), [])
+        look = partial(_versions if every_version else _serving, at, case, principal)
+        versions += attempt(f"versions of {case}", look, [])
         if usage and f"decisions.{case}" in logged:
             seen += attempt(f"decisions of {case}", partial(_decisions, at, case), [])
     read = attempt("reads", lambda: reads(at.settings.home / "audit", principal), list[Reads]()) if usage else []
@@ -144,24 +147,38 @@ def _watermarks(at: Installation, views: Sequence[ViewCard]) -> dict[str, str]:
 
 
 def _versions(at: Installation, case: str, principal: Principal) -> list[ModelVersion]:
-    found = []
-    for one in at.registry.versions(case, principal):
-        statement = None
-        if one.state == "ready" and one.path.exists():
-            payload = at.trust.verify(read_statement(one.path), PAYLOAD_TYPE, MODEL_SIGN)
-            statement = msgspec.json.decode(payload, type=ModelStatement)
-        found.append(
-            ModelVersion(
-                use_case=case,
-                version=one.version,
-                state=one.state,
-                aliases=one.aliases,
-                service=statement.feature_service if statement else "",
-                created=format_time(statement.created) if statement else "",
-                snapshots=dict(statement.snapshots) if statement else {},
-            )
-        )
-    return found
+    return [
+        _version(at, case, one.version, one.path if one.state == "ready" else None, one.state, one.aliases)
+        for one in at.registry.versions(case, principal)
+    ]
+
+
+def _serving(at: Installation, case: str, principal: Principal) -> list[ModelVersion]:
+    principal.require("registry", "read")
+    routing = read_routing(at.control, case)
+    named = (("champion", routing.champion), ("previous", routing.previous))
+    return [
+        _version(at, case, ref.version, Path(ref.path), "ready", (alias,)) for alias, ref in named if ref is not None
+    ]
+
+
+def _version(
+    at: Installation, case: str, version: str, folder: Path | None, state: str, aliases: tuple[str, ...]
+) -> ModelVersion:
+    """Return a version with what its signed statement says, where that is on this machine."""
+    if folder is None or not folder.exists():
+        return ModelVersion(use_case=case, version=version, state=state, aliases=aliases)
+    payload = at.trust.verify(read_statement(folder), PAYLOAD_TYPE, MODEL_SIGN)
+    statement = msgspec.json.decode(payload, type=ModelStatement)
+    return ModelVersion(
+        use_case=case,
+        version=version,
+        state=state,
+        aliases=aliases,
+        service=statement.feature_service,
+        created=format_time(statement.created),
+        snapshots=dict(statement.snapshots),
+    )
 
 
 def _decisions(at: Installation, case: str) -> list[Decisions]:

@@ -32,21 +32,26 @@ def listing(context: typer.Context, json_output: JsonFlag = False) -> None:
     """List services and views of the registry."""
     from headway.features.catalogue.registry import applied
 
-    show(applied(settings_of(context)), json_output, _print_list)
+    show(applied(settings_of(context)), json_output, print_list)
 
 
 def one(context: typer.Context, name: Name, json_output: JsonFlag = False) -> None:
     """Show what is known of a source, view, feature or service: owner, tags, columns, freshness, who reads it."""
     from headway.cluster.catalogue_facts import facts
 
-    show(facts(_catalogue(context, models=False), name), json_output)
+    show(facts(_catalogue(context, every_version=False), name), json_output)
 
 
-def lines(context: typer.Context, name: Anything = None, json_output: JsonFlag = False) -> None:
-    """Show the way from sources and snapshots by views and services to model versions."""
+def lines(
+    context: typer.Context,
+    name: Anything = None,
+    every: Annotated[bool, typer.Option("--all", help="Every registered version, not only those in service.")] = False,
+    json_output: JsonFlag = False,
+) -> None:
+    """Show the way from sources and snapshots by views and services to the model versions in service."""
     from headway.cluster.lineage import lineage
 
-    catalogue = _catalogue(context, usage=False)
+    catalogue = _catalogue(context, usage=False, every_version=every)
     show(lineage(catalogue, name), json_output, lambda found: _print_lines(found, catalogue))
 
 
@@ -63,7 +68,7 @@ def page(
     show({"path": str(path), "notes": list(catalogue.notes)}, json_output)
 
 
-def _catalogue(context: typer.Context, *, usage: bool = True, models: bool = True) -> Catalogue:
+def _catalogue(context: typer.Context, *, usage: bool = True, every_version: bool = True) -> Catalogue:
     """Return all that can be had: without a running platform, or a person who is logged in, what the registry says."""
     from dataclasses import replace
 
@@ -73,13 +78,14 @@ def _catalogue(context: typer.Context, *, usage: bool = True, models: bool = Tru
 
     try:
         at = installation(context)
-        return complete(at, at.person(), usage=usage, models=models)
+        return complete(at, at.person(), usage=usage, every_version=every_version)
     except (ServiceFailed, AccessError) as error:
         known = registered(settings_of(context), now=SystemClock().now())
         return replace(known, notes=(*known.notes, f"the registry alone: {error}"))
 
 
-def _print_list(found: list[Applied]) -> None:
+def print_list(found: list[Applied]) -> None:
+    """Print the services and views of the registry."""
     from headway.cli.output import say, table
 
     rows = [

@@ -37,7 +37,11 @@ def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
     settings = settings_of(context)
     services = Project(settings.project).collect("features", FeatureService)
     who = person(settings)
-    show(registry.apply(services, settings, who, audit_log(settings, "cli", SystemClock())), json_output)
+    show(
+        registry.apply(services, settings, who, audit_log(settings, "cli", SystemClock())),
+        json_output,
+        catalogue.print_list,
+    )
 
 
 def materialize(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
