@@ -5,7 +5,7 @@ from dataclasses import replace
 from headway.features.aggregates import count, mean
 from headway.features.catalogue.card import service_card, view_card
 from headway.features.definitions import Overflow, WindowView
-from headway.features.windows.codec import watermark_key
+from headway.features.online_keys import watermark_key
 from tests.features.histories import BY_CARD, SERVICE
 from tests.features.keyed import service_of
 from tests.features.oracle import CARD, SOURCE, a_view

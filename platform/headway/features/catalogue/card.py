@@ -101,7 +101,7 @@ def service_card(service: FeatureService) -> ServiceCard:
 
 def view_card(view: View) -> ViewCard:
     """Return the card of a stored view."""
-    from headway.features.windows.codec import watermark_key  # brings numba, which readers of cards do without
+    from headway.features.online_keys import watermark_key  # brings numba, which readers of cards do without
 
     tags, keys = feature_tags(view), key_tags(view)
     dtypes = view.dtypes if isinstance(view, RowView) else ("float32",) * len(view.features)
