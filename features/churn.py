@@ -23,6 +23,7 @@ OWNER = "customer-growth@example.com"
 PURPOSES = ("customer_retention", "model_training", "monitoring")
 LABEL_DELAY = "90d"
 PURCHASE = (unique("purchase_id"), not_null("customer_id"), not_null("amount"), between("amount", 0, 10_000))
+TAGS = {"customer_id": ("pii",), "amount": ("financial",)}
 
 customer = Entity(name="shopper", key="customer_id", description="Customer of the shop.")
 
@@ -34,6 +35,7 @@ purchases = EventSource(
     purposes=PURPOSES,
     expectations=(*PURCHASE, known_within("1h", tolerance=0.01)),
     owner=OWNER,
+    tags=TAGS,
     description="Purchases; known one second after they happen.",
 )
 
@@ -45,6 +47,7 @@ purchase_outcomes = EventSource(
     purposes=PURPOSES,
     expectations=(*PURCHASE, not_null("buys_again"), one_of("buys_again", (0, 1)), known_within(LABEL_DELAY)),
     owner=OWNER,
+    tags=TAGS,
     description="Whether the customer bought again on a later day within 90 days; known 90 days after the purchase.",
 )
 
@@ -87,6 +90,7 @@ churn_v1 = FeatureService(
     request={"amount": "float32"},
     transformations=(rhythm,),
     description="Will this customer buy again within 90 days of this purchase?",
+    tags={"amount": ("financial",)},
 )
 
 

@@ -30,6 +30,7 @@ PAYMENT = (
     not_null("amount"),
     between("amount", 0, 10_000),
 )
+TAGS = {"customer_id": ("pii",), "amount": ("financial",)}
 
 customer = Entity(name="customer", key="customer_id", description="Card holder; one card each.")
 terminal = Entity(name="terminal", key="terminal_id", description="Point of sale.")
@@ -42,6 +43,7 @@ transactions = EventSource(
     purposes=PURPOSES,
     expectations=(*PAYMENT, known_within("10m", tolerance=0.01)),
     owner=OWNER,
+    tags=TAGS,
     description="Card transactions; known one second after they happen, so a decision never sees itself.",
 )
 
@@ -60,6 +62,7 @@ fraud_outcomes = EventSource(
     purposes=PURPOSES,
     expectations=(*PAYMENT, not_null("is_fraud"), one_of("is_fraud", (0, 1)), known_within("30d")),
     owner=OWNER,
+    tags=TAGS,
     description="What became of each transaction, known seven days later; no feature reads the simulator's `scenario`.",
 )
 
@@ -137,6 +140,7 @@ fraud_v1 = FeatureService(
     request={"amount": "float32"},
     transformations=(calendar, amount_ratios),
     description="Card transaction decisions.",
+    tags={"amount": ("financial",)},
 )
 
 

@@ -10,12 +10,20 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from headway.cli import main as cli
+from headway.core.clock import ManualClock
 from headway.core.errors import HeadwayError
+from headway.core.project import Project
+from headway.core.settings import load_settings
+from headway.core.types import Principal
+from headway.features.catalogue import registry
+from headway.features.definitions import FeatureService
+from headway.governance.audit_event import MemoryAudit
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("up", "down", "status", "doctor", "login", "token", "demo", "train", "deploy", "score"),
     *("contract check", "contract sign", "contract verify", "audit verify", "features apply", "features list"),
+    *("features show", "features lineage", "features catalogue"),
     *("models list", "models verify", "monitor drift", "monitor alarms", "render kubernetes", "lake status"),
     *("quality list", "quality show", "quality release", "quality drop", "quality profile"),
 )
@@ -109,3 +117,23 @@ def test_version() -> None:
     import headway
 
     assert CliRunner().invoke(cli.build(), ["--version"]).stdout.strip() == headway.__version__
+
+
+def test_the_catalogue_needs_no_platform(tmp_path: Path) -> None:
+    settings, writer = load_settings(home=tmp_path / "home", project=ROOT), frozenset({"features:write"})
+    who = Principal(sub="w", kind="ci", scopes=writer, purpose="testing", expires=2**60)
+    services = Project(ROOT).collect("features", FeatureService)
+    registry.apply(services, settings, who, MemoryAudit(ManualClock()))
+    listed = invoke("features", "list", home=settings.home)
+    assert "fraud_v1" in listed.output
+    assert "financial, pii" in listed.output
+    view = json.loads(invoke("features", "show", "card_activity", "--json", home=settings.home).output)
+    assert view["tags"] == ["financial", "pii"]
+    assert "headway up" in view["notes"][0]
+    lines = json.loads(invoke("features", "lineage", "transactions", "--json", home=settings.home).output)
+    assert [(line["view"], line["service"], line["models"]) for line in lines] == [("card_activity", "fraud_v1", [])]
+    made = invoke("features", "catalogue", "--out", str(tmp_path / "out"), home=settings.home)
+    assert made.exit_code == 0, made.output
+    assert "card_activity" in (tmp_path / "out" / "index.html").read_text()
+    near = failure(invoke("features", "show", "card_activty", home=settings.home))
+    assert "did you mean 'card_activity'" in str(near)

@@ -18,6 +18,7 @@ from headway.core.clock import ManualClock, SystemClock
 from headway.core.errors import Conflict, CorruptState, Unavailable
 from headway.core.times import DAY
 from headway.core.types import Columns, Principal
+from headway.features.catalogue.card import view_card
 from headway.features.committer import Committer
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView
 from headway.features.ingest import ingest
@@ -30,7 +31,7 @@ from headway.features.rows.codec import row_prefix
 from headway.features.rows.value import unpack
 from headway.features.status import SLACK, Status
 from headway.governance.audit_event import MemoryAudit
-from tests.features.oracle import CARD, Event, a_view
+from tests.features.oracle import CARD, Event, a_view, endless_view
 from tests.features.oracle import SOURCE as PAYMENTS
 from tests.features.test_online import table
 
@@ -307,3 +308,12 @@ def test_ingestion_and_materialisation_serve_windows_and_rows_together(
     for name, column in first.columns.items():
         assert columns[name].tolist() == pytest.approx(column.tolist(), nan_ok=True) or column.dtype == object
     assert again.watermark == first.watermark
+
+
+def test_watermarks_are_read_together_by_the_versions_that_the_catalogue_names(online_url: str) -> None:
+    store, views = OnlineStore(online_url), (a_view(), endless_view(30))
+    names = [view_card(view).version for view in views]
+    assert store.watermarks([]) == {}
+    assert store.watermarks(names) == dict.fromkeys(names, 0)
+    store.set_watermark(views[0], 77)
+    assert store.watermarks(names) == {names[0]: 77, names[1]: 0}

@@ -15,7 +15,7 @@ from headway.cluster.local.tokens import person_scopes, request_token
 from headway.core import ray_session
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
-from headway.core.errors import HeadwayError, NotFound
+from headway.core.errors import HeadwayError
 from headway.core.platform_state import running_settings
 from headway.core.project import Project
 from headway.core.routing import VersionRef, read_routing
@@ -23,7 +23,7 @@ from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, FeatureService, View, WindowView
 from headway.features.evolution import versions
-from headway.features.history import History
+from headway.features.history import History, history_of
 from headway.governance.audit import AuditLog, audit_log
 from headway.governance.contract import LoadedContract
 from headway.governance.identity import TokenVerifier, verifier_from
@@ -158,10 +158,7 @@ class Installation:
 
     def history(self, use_case: str) -> History:
         """Return the use case's recorded or simulated past."""
-        for history in self.project.collect("features", History):
-            if history.use_case == self.project.require(use_case):
-                return history
-        raise NotFound("history of use case", use_case)
+        return history_of(self.project, use_case)
 
     def views(self, use_case: str, *, strict: bool = False) -> tuple[View, ...]:
         """Return the views of the use case, then older versions of them that its models in service still read.

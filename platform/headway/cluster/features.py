@@ -23,6 +23,7 @@ from headway.features.consistency import ConsistencyReport, check
 from headway.features.definitions import WindowView
 from headway.features.historical import training_set
 from headway.features.join.spine import read_spine
+from headway.features.labels import pin
 from headway.features.lake_faults import lake_faults
 from headway.features.write_report import WriteReport
 
@@ -59,6 +60,8 @@ class Joined:
     path: str
     rows: int
     features: int
+    snapshots: Mapping[str, int]
+    """Lake table → snapshot id that was read."""
 
 
 def fill(at: Installation, use_case: str, principal: Principal, progress: Progress) -> Materialized:
@@ -152,7 +155,8 @@ def join(
         stage.note(f"{rows.num_rows:,} rows")
     ray_session.connect(at.settings)
     with progress.stage("join") as stage:
-        joined = training_set(rows, service, at.reader, worker, worker.purpose)
+        snapshots = pin(at.reader, *(view.source for view in service.stored))
+        joined = training_set(rows, service, at.reader, worker, worker.purpose, snapshots=snapshots)
         partial = out.with_name(f".{out.name}.partial")
         out.parent.mkdir(parents=True, exist_ok=True)
         written = 0
@@ -167,7 +171,7 @@ def join(
             partial.unlink(missing_ok=True)
         stage.note(f"{written:,} rows in {out}")
     _record(at, principal, "features.join", service.name, f"{written} rows")
-    return Joined(path=str(out), rows=written, features=len(service.features))
+    return Joined(path=str(out), rows=written, features=len(service.features), snapshots=snapshots)
 
 
 def proof_path(home: Path, use_case: str) -> Path:

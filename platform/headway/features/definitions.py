@@ -7,7 +7,7 @@ canonical form is hashed into every signed model version.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_dur
 from headway.features.aggregates import HASHED, Aggregate
 from headway.features.aliases import Aliasable, AliasedView, require_joins
 from headway.features.entities import Entity
+from headway.features.sensitivity import require_tags
 from headway.features.sources import DTYPES, EventSource
 from headway.features.transformations import Transformation
 
@@ -222,6 +223,8 @@ class FeatureService:
     features: tuple[str, ...] = ()
     """Model input in order; empty: request columns, view features, transformation outputs."""
     description: str = ""
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Request column → sensitivity tags; those of views come from their sources."""
 
     def __post_init__(self) -> None:
         """Refuse names that nothing produces, names produced twice, and one name for two things."""
@@ -238,6 +241,7 @@ class FeatureService:
         if len(set(produced)) != len(produced):
             twice = sorted({name for name in produced if produced.count(name) > 1})
             raise DefinitionError(f"produced twice: {', '.join(twice)}", field=f"{self.name}.views")
+        require_tags(self.tags, self.request, field=f"{self.name}.tags")
         for name in self.features:
             if name not in produced:
                 raise DefinitionError(

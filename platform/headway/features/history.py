@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from headway.core.errors import NotFound
+from headway.core.project import Project
 from headway.features.definitions import EventSource
 
 
@@ -33,3 +35,11 @@ class History:
     simulated: bool = False
     origin: str = ""
     """Where the data come from, and their licence."""
+
+
+def history_of(project: Project, use_case: str) -> History:
+    """Return the history of a use case; NotFound where there is no such use case, or no history of it."""
+    for history in project.collect("features", History):
+        if history.use_case == project.require(use_case):
+            return history
+    raise NotFound("history of use case", use_case)

@@ -7,7 +7,7 @@ two writers never lose an event and late or repeated ones change nothing they sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,16 @@ class OnlineStore:
             self._client.ping()
         except redis.RedisError as error:
             raise away(error) from error
+
+    def watermarks(self, versions: Sequence[str]) -> dict[str, int]:
+        """Return version of a view (`<name>@<hash>`, as its watermark is named) → watermark, 0 where none was set."""
+        if not versions:
+            return {}
+        try:
+            marks = self._client.mget([f"headway:w:{version}" for version in versions])
+        except redis.RedisError as error:
+            raise away(error) from error
+        return {version: int(mark or 0) for version, mark in zip(versions, marks, strict=True)}
 
     def watermark(self, view: View) -> int:
         """Return the view's watermark, 0 where none was set."""

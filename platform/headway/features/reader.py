@@ -159,7 +159,8 @@ class LakeReader:
             raise Unauthenticated(f"the identity of {principal.sub} has expired", hint="headway login")
         principal.require("data", "read")
         if purpose != principal.purpose:
-            raise Forbidden(f"{principal.sub} acts for {principal.purpose!r}, not for {purpose!r}")
+            way_out = f"headway login --purpose {purpose}" if principal.kind == "human" else None
+            raise Forbidden(f"{principal.sub} acts for {principal.purpose!r}, not for {purpose!r}", hint=way_out)
         if purpose not in allowed:
             raise Forbidden(
                 f"{name} may not be read for {purpose!r}", hint=f"its purposes: {', '.join(allowed) or 'none'}"

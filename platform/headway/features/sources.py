@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headway.core.errors import DefinitionError, names_near
 from headway.core.times import HOUR
 from headway.features.entities import Entity
 from headway.features.quality.expectations import Expectation
+from headway.features.sensitivity import require_tags
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
 
@@ -37,9 +38,12 @@ class EventSource:
     """What its batches promise; one that breaks its promise is quarantined whole (`features.quality`)."""
     owner: str = ""
     description: str = ""
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column → sensitivity tags, such as `pii`; what is derived from the column has them too."""
 
     def __post_init__(self) -> None:
-        """Refuse a retraction column that is none, and columns of id, bucket or expectations that do not exist."""
+        """Refuse a retraction column that is none, and columns of id, bucket, tags or expectations that do not exist."""
+        require_tags(self.tags, self.columns, field=f"{self.name}.tags")
         for name in ("id", "bucket_by"):
             self.require_column(getattr(self, name), field=f"{self.name}.{name}")
         if self.retracts is not None and self.columns.get(self.retracts) != "bool":

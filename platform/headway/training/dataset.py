@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headway.core.errors import DefinitionError, InvalidValue
+from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME, format_time
 from headway.core.types import Int64, Matrix, Principal
 from headway.features.historical import ROW_ID, training_set
+from headway.features.labels import in_order, labelled_rows, pin, to_matrix
 from headway.features.reader import LakeReader
 from headway.models.input_schema import InputSchema, describe_input, merge_schemas
 from headway.training.definitions import TrainingJob
@@ -65,8 +66,7 @@ class TrainingData:
 
 def pin_snapshots(job: TrainingJob, reader: LakeReader) -> dict[str, int]:
     """Return table → snapshot id of every table that the training reads, so that it can be repeated."""
-    tables = dict.fromkeys([job.spine.table, *(view.source.table for view in job.service.stored)])
-    return {table: reader.snapshot(table) for table in tables}
+    return pin(reader, job.spine, *(view.source for view in job.service.stored))
 
 
 def read_spine(
@@ -76,25 +76,18 @@ def read_spine(
 
     Raises DefinitionError for a column that the spine lacks, InvalidValue for a range without rows.
     """
-    wanted = [*job.service.keys, *(name for name in job.service.request if name != EVENT_TIME), job.label]
-    if job.group is not None:
-        wanted.append(job.group)
-    for name in wanted:
-        if name not in job.spine.columns:
-            raise DefinitionError(
-                f"the spine {job.spine.name!r} has no column {name!r}",
-                field="job.spine",
-                expected=", ".join(job.spine.columns),
-            )
     (train_from, train_to), (evaluate_from, evaluate_to) = job.ranges(as_of)
-    table = reader.scan(
+    table = labelled_rows(
         job.spine,
+        job.service,
+        [job.label, *([job.group] if job.group else [])],
+        reader,
         principal,
         principal.purpose,
-        columns=list(dict.fromkeys([*wanted, job.spine.id, EVENT_TIME])),
         event_time=(train_from, evaluate_to),
         known_by=as_of,
-        snapshot_id=snapshots[job.spine.table],
+        snapshots=snapshots,
+        field="job.spine",
     )
     times = table[EVENT_TIME].to_numpy()
     training = (times >= train_from) & (times < train_to)
@@ -111,8 +104,7 @@ def read_spine(
                 hint="load history first, or train at a later time",
             )
     split = pa.array(np.where(evaluation, EVALUATE, TRAIN).astype(np.int8))
-    chosen = table.append_column(SPLIT, split).filter(pa.array(training | evaluation))
-    return chosen.sort_by([(EVENT_TIME, "ascending"), (job.spine.id, "ascending")])
+    return in_order(table.append_column(SPLIT, split).filter(pa.array(training | evaluation)), job.spine)
 
 
 def build(
@@ -158,11 +150,3 @@ def collect(blocks: Iterable[pa.Table], job: TrainingJob) -> Evaluation:
         group=None if job.group is None else table[job.group].to_numpy(),
         schema=schema,
     )
-
-
-def to_matrix(table: pa.Table, features: tuple[str, ...]) -> Matrix:
-    """Return float32 [n, k]; nulls become NaN."""
-    matrix = np.empty((len(table), len(features)), dtype=np.float32)
-    for index, name in enumerate(features):
-        matrix[:, index] = table[name].to_numpy()
-    return matrix

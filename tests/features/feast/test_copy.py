@@ -18,7 +18,7 @@ from headway.core.settings import Settings
 from headway.core.times import DAY
 from headway.core.types import Principal
 from headway.features.aggregates import count, mean
-from headway.features.catalogue import apply, feast_view, registry_path
+from headway.features.catalogue.registry import apply, feast_view, registry_path
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.feast.copy import copy
 from headway.features.online_store import OnlineStore

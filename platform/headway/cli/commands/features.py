@@ -1,4 +1,4 @@
-"""`headway features`: the registry of definitions, the online store, and the proof that both serve alike."""
+"""`headway features`: definitions, the online store, and the proof that it serves what the lake says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli.commands import catalogue
 from headway.cli.context import JsonFlag, UseCase, installation, person, progress, settings_of, show, span
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="Apply, list, materialize and check features.", no_args_is_help=True)
+    group = typer.Typer(help="Apply, browse, materialize, check and join features.", no_args_is_help=True)
     app.add_typer(group, name="features")
     group.command("apply")(apply)
-    group.command("list")(listing)
+    catalogue.register(group)
     group.command("materialize")(materialize)
     group.command("copy")(copy)
     group.command("consistency")(consistency)
@@ -29,21 +30,18 @@ def apply(context: typer.Context, json_output: JsonFlag = False) -> None:
     """Write entities, views and services of the project to the Feast registry."""
     from headway.core.clock import SystemClock
     from headway.core.project import Project
-    from headway.features import catalogue
+    from headway.features.catalogue import registry
     from headway.features.definitions import FeatureService
     from headway.governance.audit import audit_log
 
     settings = settings_of(context)
     services = Project(settings.project).collect("features", FeatureService)
     who = person(settings)
-    show(catalogue.apply(services, settings, who, audit_log(settings, "cli", SystemClock())), json_output)
-
-
-def listing(context: typer.Context, json_output: JsonFlag = False) -> None:
-    """Read the registry back."""
-    from headway.features.catalogue import applied
-
-    show(applied(settings_of(context)), json_output)
+    show(
+        registry.apply(services, settings, who, audit_log(settings, "cli", SystemClock())),
+        json_output,
+        catalogue.print_list,
+    )
 
 
 def materialize(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:

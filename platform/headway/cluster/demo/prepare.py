@@ -100,7 +100,7 @@ def sign(at: Installation, use_case: str, person: Principal) -> str:
 
 def apply_features(at: Installation, use_case: str, person: Principal) -> str:
     """Write the feature service into the Feast registry."""
-    from headway.features.catalogue import apply
+    from headway.features.catalogue.registry import apply
 
     person.require("features", "write")
     service = at.service(use_case)

@@ -13,7 +13,7 @@ import redis
 
 from headway.core.clock import Clock
 from headway.core.settings import Settings
-from headway.features import catalogue
+from headway.features.catalogue import registry
 from headway.features.definitions import WindowView
 from headway.features.entities import key_parts
 from headway.features.link import away
@@ -34,7 +34,7 @@ def copy(view: WindowView, settings: Settings, clock: Clock) -> int:
     from headway.features.feast.online import PackedRedisOnlineStore
     from headway.features.feast.rows import moment
 
-    table, config = catalogue.feast_view(view.name, settings), _config(settings)
+    table, config = registry.feast_view(view.name, settings), _config(settings)
     plan, start = plan_of(view), codec.prefix(view)
     client: Any = redis.Redis.from_url(settings.redis_features_url)
     online, written = PackedRedisOnlineStore(clock), 0
@@ -73,9 +73,9 @@ def _config(settings: Settings) -> Any:
     from feast import RepoConfig
 
     return RepoConfig(
-        project=catalogue.PROJECT,
+        project=registry.PROJECT,
         provider="local",
-        registry=str(catalogue.registry_path(settings)),
+        registry=str(registry.registry_path(settings)),
         online_store={
             "type": "headway.features.online_store.PackedRedisOnlineStore",
             "connection_string": settings.redis_features_url,

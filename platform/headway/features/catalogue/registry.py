@@ -1,6 +1,7 @@
 """Definitions in a Feast registry: the catalogue that people and tools browse, with the hash that models are bound to.
 
-Only the registry file is used. Feast is imported inside the functions, because it takes seconds; replicas never do.
+Feast writes the registry file, with a `feature_store.yaml` beside it, so that `feast ui` shows the same. It is imported
+inside the functions that write, because that takes many seconds; reading does without.
 """
 
 from __future__ import annotations
@@ -8,27 +9,36 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from headway.core.canonical import canonical
-from headway.core.errors import AccessError, CorruptState, DefinitionError, NotFound
+from headway.core.errors import AccessError, DefinitionError, NotFound
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
+from headway.features.catalogue.card import ServiceCard, service_card
+from headway.features.catalogue.registry_file import read_services
+from headway.features.definitions import FeatureService
 from headway.features.evolution import require_compatible
+from headway.features.feast.objects import entities_of, feast_table, joined, marks
 from headway.features.lake import Location
 from headway.governance.audit_event import AuditSink
-
-if TYPE_CHECKING:
-    import feast
+from headway.governance.files import PUBLIC, write_atomic
 
 PROJECT = "headway"
 SHA256 = "headway_sha256"
 DEFINITION = "headway_definition"
+CARD = "headway_card"
+_REPOSITORY = """\
+# The repository of the registry beside it: `feast ui` and Feast's SDK read it. Written by `headway features apply`.
+project: {project}
+provider: local
+registry: {registry}
+online_store: null
+entity_key_serialization_version: 3
+"""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +53,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """As described in the definition."""
     entities: list[str]
     description: str = ""
+    card: ServiceCard | None = None
+    """What it is to people; None where an earlier version wrote the registry."""
 
 
 def registry_path(settings: Settings) -> Path:
@@ -56,7 +68,8 @@ def apply(
     """Write services with their entities and views, and return what the registry holds then.
 
     Needs the scope `features:write`. A service of the same name with another definition is replaced; the audit event
-    carries both hashes. One that is there already is left alone.
+    carries both hashes. One that is there already is left alone; where only
+    what people read of it is new, its hash stays.
 
     Raises:
         Forbidden: Without the scope; recorded.
@@ -73,7 +86,12 @@ def apply(
     before = applied(settings)
     _compatible(services, before)
     known = {entry.name: entry.sha256 for entry in before}
-    changed = [service for service in services if known.get(service.name) != service.sha256()]
+    cards = {entry.name: entry.card for entry in before}
+    changed = [
+        service
+        for service in services
+        if known.get(service.name) != service.sha256() or cards[service.name] != service_card(service)
+    ]
     if changed:
         _write(changed, settings)
     for service in changed:
@@ -86,21 +104,19 @@ def apply(
 
 def applied(settings: Settings) -> list[Applied]:
     """Return the services in the registry, by name; CorruptState if its file cannot be read."""
-    if not registry_path(settings).exists():
-        return []
     found = []
-    for service in _read(settings):
+    for service in read_services(registry_path(settings), PROJECT):
         try:
             definition = json.loads(service.tags[DEFINITION])
             views = definition["views"]
-            entities = list(dict.fromkeys(view["entity"] for view in definition["views"]))
             entry = Applied(
                 name=service.name,
                 sha256=service.tags[SHA256],
                 features=definition["features"],
                 views=views,
-                entities=entities,
+                entities=list(dict.fromkeys(view["entity"] for view in views)),
                 description=service.description,
+                card=_card(service.tags.get(CARD)),
             )
         except (KeyError, TypeError, ValueError):
             continue  # a service that another tool put there
@@ -123,36 +139,47 @@ def feast_view(name: str, settings: Settings) -> Any:
     raise NotFound("feature view", name, known=known)
 
 
-def _read(settings: Settings) -> list[feast.FeatureService]:
-    from google.protobuf.message import DecodeError
-
+def _card(text: str | None) -> ServiceCard | None:
+    if text is None:
+        return None
     try:
-        services: list[feast.FeatureService] = _registry(settings).list_feature_services(PROJECT)
-    except DecodeError:
-        raise CorruptState(
-            f"{registry_path(settings)} is not a Feast registry",
-            hint="move the file away and run: headway features apply",
-        ) from None
-    return services
+        return msgspec.json.decode(text, type=ServiceCard)
+    except msgspec.DecodeError:
+        return None  # of another version
 
 
 def _write(services: Sequence[FeatureService], settings: Settings) -> None:
-    registry_path(settings).parent.mkdir(parents=True, exist_ok=True)
+    path = registry_path(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(
+        path.with_name("feature_store.yaml"),
+        _REPOSITORY.format(project=PROJECT, registry=path.name).encode(),
+        mode=PUBLIC,
+    )
     registry = _registry(settings)
     import feast
 
+    warehouse = Location.of(settings).warehouse
     for service in services:
         for entity in service.entities:
-            for part in _entities(entity):
+            for part in entities_of(entity):
                 registry.apply_entity(part, PROJECT, commit=False)
-        views = {view.name: _view(view, settings) for view in service.stored}
+        views = {view.name: feast_table(view, warehouse) for view in service.stored}
         for view in views.values():
+            for source in (view.batch_source, view.stream_source):
+                registry.apply_data_source(source, PROJECT, commit=False)
             registry.apply_feature_view(view, PROJECT, commit=False)
-        tags = {SHA256: service.sha256(), DEFINITION: canonical(service.describe()).decode()}
+        card = service_card(service)
+        tags = {
+            SHA256: service.sha256(),
+            DEFINITION: canonical(service.describe()).decode(),
+            CARD: msgspec.json.encode(card).decode(),
+            **marks(card.tags),
+        }
         registry.apply_feature_service(
             feast.FeatureService(
                 name=service.name,
-                features=[_joined(view, views[view.stored.name]) for view in service.views],
+                features=[joined(view, views[view.stored.name]) for view in service.views],
                 tags=tags,
                 description=service.description,
             ),
@@ -160,62 +187,6 @@ def _write(services: Sequence[FeatureService], settings: Settings) -> None:
             commit=False,
         )
     registry.commit()
-
-
-def _view(view: View, settings: Settings) -> Any:
-    import feast
-    from feast.types import Bool, Float32, Float64, Int64, String, UnixTimestamp
-
-    types = {"int64": Int64, "float32": Float32, "float64": Float64, "string": String, "bool": Bool}
-    types["timestamp"] = UnixTimestamp
-    dtypes = view.dtypes if isinstance(view, RowView) else ["float32"] * len(view.features)
-    keys = view.entity
-    warehouse = Location.of(settings).warehouse
-    batch = feast.FileSource(
-        name=view.source.name,
-        path=f"{warehouse}/{view.source.table.replace('.', '/')}",
-        timestamp_field="event_time",
-        created_timestamp_column="known_time",
-        owner=view.source.owner,
-        description=view.source.description,
-    )
-    return feast.FeatureView(
-        name=view.name,
-        entities=_entities(view.entity),
-        ttl=timedelta(microseconds=view.horizon or 0),
-        schema=[
-            *(feast.Field(name=key, dtype=types[dtype]) for key, dtype in zip(keys.keys, keys.dtypes, strict=True)),
-            *(feast.Field(name=name, dtype=types[dtype]) for name, dtype in zip(view.features, dtypes, strict=True)),
-        ],
-        source=feast.PushSource(name=f"{view.name}_events", batch_source=batch),
-        owner=view.owner,
-        description=view.description,
-        tags={"engine": "headway", **({} if isinstance(view, RowView) else {"as_of": "write"})},
-    )
-
-
-def _joined(view: View | AliasedView, stored: Any) -> Any:
-    """Return a Feast view as the service joins it: under its alias, by the alias's columns."""
-    if not isinstance(view, AliasedView):
-        return stored
-    return stored.with_name(view.name).with_join_key_map(dict(view.key))
-
-
-def _entities(entity: Entity) -> list[Any]:
-    """Return an entity as Feast knows it, where it has one key column only: of a composite key, one per column."""
-    import feast
-
-    kinds = {"string": feast.ValueType.STRING, "int64": feast.ValueType.INT64}
-    one = len(entity.keys) == 1
-    return [
-        feast.Entity(
-            name=entity.name if one else f"{entity.name}.{key}",
-            join_keys=[key],
-            value_type=kinds[dtype],
-            description=entity.description,
-        )
-        for key, dtype in zip(entity.keys, entity.dtypes, strict=True)
-    ]
 
 
 def _registry(settings: Settings) -> Any:

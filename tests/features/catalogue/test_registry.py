@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from headway.core.clock import ManualClock
 from headway.core.errors import CorruptState, DefinitionError, Forbidden
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.catalogue import applied, apply, registry_path
+from headway.features.catalogue.registry import applied, apply, registry_path
 from headway.features.definitions import Entity, FeatureService, RowView
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import SERVICE
@@ -136,3 +142,94 @@ def test_a_key_does_not_become_another(tmp_path: Path, clock: ManualClock) -> No
     view = dataclasses.replace(service.stored[0], entity=turned)
     with pytest.raises(DefinitionError, match=r"view at_place\.key: was \['user', 'shop'\]"):
         apply([FeatureService(name="other", views=(view,), request={})], settings, WRITER, MemoryAudit(clock))
+
+
+def test_what_people_read_is_replaced_without_a_new_hash(tmp_path: Path, clock: ManualClock) -> None:
+    settings, audit = Settings(home=tmp_path), MemoryAudit(clock)
+    (before,) = apply([SERVICE], settings, WRITER, audit)
+    tagged = dataclasses.replace(SOURCE, tags={"card": ("pii",), "amount": ("financial",)}, owner="ops@example.com")
+    views = tuple(
+        dataclasses.replace(view, source=tagged) if view.source == SOURCE else view for view in SERVICE.stored
+    )
+    (after,) = apply([dataclasses.replace(SERVICE, views=views)], settings, WRITER, audit)
+    assert after.sha256 == before.sha256
+    assert before.card is not None
+    assert before.card.tags == ()
+    assert after.card is not None
+    assert after.card.tags == ("financial", "pii")
+    assert [event.action for event in audit.events] == ["features.apply", "features.replace"]
+    (same,) = apply([dataclasses.replace(SERVICE, views=views)], settings, WRITER, audit)
+    assert same == after
+    assert len(audit.events) == 2
+
+
+def test_reading_needs_no_feast(tmp_path: Path, clock: ManualClock) -> None:
+    apply([SERVICE], Settings(home=tmp_path), WRITER, MemoryAudit(clock))
+    script = (
+        "import sys; from pathlib import Path; from headway.core.settings import Settings;"
+        "from headway.features.catalogue.registry import applied;"
+        f"print([e.name for e in applied(Settings(home=Path({str(tmp_path)!r})))], 'feast' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.split() == ["['both']", "False"]
+
+
+def test_the_folder_is_a_repository_that_feasts_ui_reads(tmp_path: Path, clock: ManualClock) -> None:
+    from feast import FeatureStore
+
+    tagged = dataclasses.replace(SOURCE, tags={"amount": ("financial",)}, owner="ops@example.com")
+    view = dataclasses.replace(a_view(), source=tagged)
+    settings = Settings(home=tmp_path)
+    apply([FeatureService(name="one", views=(view,), request={})], settings, WRITER, MemoryAudit(clock))
+    registry = FeatureStore(repo_path=str(registry_path(settings).parent)).registry
+    assert [project.name for project in registry.list_projects()] == ["headway"]
+    assert [entity.name for entity in registry.list_entities("headway")] == ["card"]
+    assert sorted(source.name for source in registry.list_data_sources("headway")) == ["activity_events", "payments"]
+    assert [service.name for service in registry.list_feature_services("headway")] == ["one"]
+    (shown,) = registry.list_feature_views("headway")
+    assert (shown.owner, shown.tags["sensitivity"]) == ("ops@example.com", "financial")
+    assert shown.batch_source.tags == {"sensitivity": "financial"}
+    described = {field.name: (field.description, field.tags) for field in shown.features}
+    assert described["activity__amount_mean_10us"] == ("mean of amount, 10us", {"sensitivity": "financial"})
+    assert described["activity__count_10us"] == ("number of events, 10us", {})
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("grpc_health") is None, reason="feast ui needs the package grpcio-health-checking"
+)
+def test_feasts_ui_serves_the_registry(tmp_path: Path, clock: ManualClock) -> None:
+    settings = Settings(home=tmp_path)
+    apply([SERVICE], settings, WRITER, MemoryAudit(clock))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "feast"), "ui", "--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=registry_path(settings).parent, stdout=log, stderr=log)
+    try:
+        base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while True:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, "feast ui does not answer"
+            try:
+                projects = httpx.get(f"{base}/projects-list.json").json()["projects"]
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        assert [project["id"] for project in projects] == ["headway"]
+        assert "<div" in httpx.get(base).text
+        for kind, names in (
+            ("feature_views", {view.name for view in SERVICE.stored}),
+            ("feature_services", {"both"}),
+            ("data_sources", {"payments", "sales", "activity_events", "ever_events", "by_shop_events"}),
+            ("entities", {"card", "shop"}),
+        ):
+            (found,) = (
+                value
+                for value in httpx.get(f"{base}/api/v1/{kind}", params={"project": "headway"}).json().values()
+                if isinstance(value, list)
+            )
+            assert {(one.get("spec") or one)["name"] for one in found} == names, kind
+    finally:
+        server.terminate()
+        server.wait(30)
