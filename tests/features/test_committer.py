@@ -8,7 +8,7 @@ from headway.core.clock import SystemClock
 from headway.core.errors import CorruptState
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.committer import committer
+from headway.features.committer_actor import committer
 from headway.features.lake import write_spool
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
