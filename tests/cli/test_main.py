@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     *("up", "down", "status", "doctor", "login", "token", "demo", "train", "deploy", "score"),
     *("contract check", "contract sign", "contract verify", "audit verify", "features apply", "features list"),
-    *("models list", "models verify", "monitor drift", "monitor alarms", "render kubernetes", "lake status"),
+    *(
+        "models list",
+        "models verify",
+        "monitor drift",
+        "monitor alarms",
+        "render kubernetes",
+        "lake status",
+        "lake compact",
+        "lake expire",
+    ),
 )
 
 

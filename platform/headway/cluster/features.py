@@ -137,12 +137,20 @@ def prove(
 
 
 def join(
-    at: Installation, use_case: str, principal: Principal, progress: Progress, *, spine: Path, out: Path
+    at: Installation,
+    use_case: str,
+    principal: Principal,
+    progress: Progress,
+    *,
+    spine: Path,
+    out: Path,
+    as_of: int | None = None,
 ) -> Joined:
     """Join rows of a Parquet or CSV file with the use case's features, as known at each row's event_time.
 
     The file has the service's keys and request columns, `event_time`, and anything else, which is kept; rows come out
-    in order. `out` is a Parquet file that appears when it is whole. InvalidValue names what the file lacks.
+    in order. `out` is a Parquet file that appears when it is whole. InvalidValue names what the file lacks. `as_of`
+    reads the lake as it was then (UTC microseconds); NotFound tells of a source without a snapshot of that time.
     """
     principal.require("data", "read")
     service = at.service(at.project.require(use_case))
@@ -152,7 +160,9 @@ def join(
         stage.note(f"{rows.num_rows:,} rows")
     ray_session.connect(at.settings)
     with progress.stage("join") as stage:
-        joined = training_set(rows, service, at.reader, worker, worker.purpose)
+        sources = {view.source.table for view in service.stored}
+        snapshots = {table: at.reader.at(table, as_of) for table in sources if as_of is not None}
+        joined = training_set(rows, service, at.reader, worker, worker.purpose, snapshots=snapshots)
         partial = out.with_name(f".{out.name}.partial")
         out.parent.mkdir(parents=True, exist_ok=True)
         written = 0

@@ -25,8 +25,8 @@ from headway.features.lake_upkeep import Compacted, Expired
 _LOG = logging.getLogger(__name__)
 ACTOR = "headway-committer"
 NAMESPACE = "headway"
-APPENDS_PER_COMPACTION = 16
-APPENDS_PER_EXPIRY = 64
+APPENDS_PER_COMPACTION = 8
+APPENDS_PER_EXPIRY = 32
 
 
 class _Committers:

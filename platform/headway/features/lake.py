@@ -117,6 +117,11 @@ def open_catalog(location: Location) -> Catalog:
     return SqlCatalog("headway", uri=uri, warehouse=location.warehouse)
 
 
+def table_names(catalog: Catalog) -> list[str]:
+    """Return the names of all tables in order."""
+    return sorted(".".join(table) for space in catalog.list_namespaces() for table in catalog.list_tables(space))
+
+
 def open_table(catalog: Catalog, name: str) -> Table:
     """Return an existing table; NotFound lists those there are."""
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
@@ -124,8 +129,7 @@ def open_table(catalog: Catalog, name: str) -> Table:
     try:
         return catalog.load_table(name)
     except (NoSuchTableError, NoSuchNamespaceError):
-        known = [".".join(table) for space in catalog.list_namespaces() for table in catalog.list_tables(space)]
-        raise NotFound("lake table", name, known=known) from None
+        raise NotFound("lake table", name, known=table_names(catalog)) from None
 
 
 def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:

@@ -1,7 +1,7 @@
 """Which files of a lake table are merged with which: pure planning, so that few files are read and none often written.
 
 Files of one bucket are sorted into tiers, each FAN times the size of the one below; FAN files of a tier become one of
-the next. So the files of a bucket are bounded, and a row is rewritten about once per tier.
+the next. So the files of a bucket are bounded, and a row is rewritten about once per tier above the lowest.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-FAN = 8
-SMALLEST = 16 * 1024
-"""Bytes: all files below are of the lowest tier."""
+FAN = 4
+SMALLEST = 2 * 1024 * 1024
+"""Bytes: all files below are of the lowest tier, because opening a file costs as much as reading so many."""
 TARGET = 32 * 1024 * 1024
 """Bytes of a full file, and the most that one step reads: about a second of work."""
 

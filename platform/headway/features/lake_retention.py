@@ -12,7 +12,7 @@ from headway.core.times import DAY, HOUR
 class Retention:
     """How much history a table keeps."""
 
-    newest: int = 50
+    newest: int = 20
     """Snapshots that stay whatever their age."""
     hourly: int = DAY
     """Microseconds back for which the last snapshot of each hour stays."""

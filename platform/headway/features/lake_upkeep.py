@@ -26,6 +26,7 @@ from headway.features.lake_memory import (
     stamp_of,
     write_side,
 )
+from headway.features.lake_pins import abandoned
 from headway.features.lake_retention import Retention, expirable
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ def expire_step(table: Table, keep: Collection[int], now: int, retention: Retent
 
     What they say of batches and stamps is remembered in the same commit.
     """
+    metadata = table.metadata
+    for pin in abandoned(metadata.refs, now):
+        table.manage_snapshots().remove_tag(pin).commit()
     metadata = table.metadata
     pinned = {*keep, *(ref.snapshot_id for ref in metadata.refs.values())}
     listed = [(snapshot.snapshot_id, snapshot.timestamp_ms * 1_000) for snapshot in metadata.snapshots]

@@ -67,20 +67,18 @@ class LakeReader:
         return 0 if snapshot is None else int(snapshot.snapshot_id)
 
     def at(self, table: Readable, moment: int) -> int:
-        """Return the snapshot that was current at a moment (UTC microseconds), 0 where there was none yet.
+        """Return the snapshot that was current at a moment, UTC microseconds.
 
-        NotFound names the snapshots around it where that one has expired.
+        NotFound names the snapshots around it where that one has expired, or was never.
         """
-        opened = self._open(table)
-        snapshots = [snapshot for snapshot in opened.metadata.snapshots if snapshot.timestamp_ms * 1_000 <= moment]
-        later = [snapshot for snapshot in opened.metadata.snapshots if snapshot.timestamp_ms * 1_000 > moment]
-        found = max(snapshots, key=lambda snapshot: snapshot.sequence_number or 0, default=None)
-        following = min(later, key=lambda snapshot: snapshot.sequence_number or 0, default=None)
-        before = 0 if found is None else found.sequence_number or 0
-        if following is not None and (following.sequence_number or 0) != before + 1:
-            kept = [format_time(near.timestamp_ms * 1_000) for near in (found, following) if near is not None]
+        listed = sorted(self._open(table).metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)
+        count = sum(snapshot.timestamp_ms * 1_000 <= moment for snapshot in listed)
+        around = listed[max(0, count - 1) : count + 1]
+        numbers = [snapshot.sequence_number or 0 for snapshot in around]
+        if not count or (len(around) == 2 and numbers[1] != numbers[0] + 1):
+            kept = [format_time(snapshot.timestamp_ms * 1_000) for snapshot in around]
             raise NotFound("snapshot of", format_time(moment), known=kept, field=_name(table))
-        return 0 if found is None else int(found.snapshot_id)
+        return int(around[0].snapshot_id)
 
     def stamp(self, table: Readable, snapshot_id: int) -> int | None:
         """Return the largest `ingested_at` of a snapshot, 0 for none; None where nothing remembers it any more."""

@@ -15,6 +15,7 @@ from headway.core.errors import DefinitionError, InvalidValue
 from headway.core.times import EVENT_TIME, format_time
 from headway.core.types import Int64, Matrix, Principal
 from headway.features.historical import ROW_ID, training_set
+from headway.features.lake_pins import TrainingPins
 from headway.features.reader import LakeReader
 from headway.models.input_schema import InputSchema, describe_input, merge_schemas
 from headway.training.definitions import TrainingJob
@@ -63,10 +64,19 @@ class TrainingData:
         return collect(blocks, self.job)
 
 
-def pin_snapshots(job: TrainingJob, reader: LakeReader) -> dict[str, int]:
-    """Return table → snapshot id of every table that the training reads, so that it can be repeated."""
+def pin_snapshots(
+    job: TrainingJob, reader: LakeReader, pins: TrainingPins | None = None, run: str = ""
+) -> dict[str, int]:
+    """Return table → snapshot id of every table that the training reads, so that it can be repeated.
+
+    With `pins` they do not expire while `run` goes on.
+    """
     tables = dict.fromkeys([job.spine.table, *(view.source.table for view in job.service.stored)])
-    return {table: reader.snapshot(table) for table in tables}
+
+    def newest() -> dict[str, int]:
+        return {table: reader.snapshot(table) for table in tables}
+
+    return newest() if pins is None else pins.hold_newest(run, newest)
 
 
 def read_spine(
