@@ -43,8 +43,8 @@ def benchmark(*, quick: bool) -> Report:
     folder = Path(tempfile.mkdtemp(prefix="headway-lake-"))
     try:
         for run in range(1 if quick else 3):
-            _throughput(collector, folder / f"throughput{run}", quick)
-        _often(collector, folder, quick)
+            _throughput(collector, folder / f"throughput{run}", 8 if quick else 48)
+        _often(collector, folder, 200 if quick else 2_000, 2_500, 3 if quick else 15)
     finally:
         shutil.rmtree(folder)
     rates = [result.median for result in collector.results if result.metric == "rows"]
@@ -52,9 +52,8 @@ def benchmark(*, quick: bool) -> Report:
     return collector.report()
 
 
-def _throughput(collector: Collector, folder: Path, quick: bool) -> None:
+def _throughput(collector: Collector, folder: Path, batches: int) -> None:
     """Spooled batches of 100,000 rows, each committed for itself, with the upkeep that they make due."""
-    batches = 8 if quick else 48
     committer, spool = Committer(_place(folder)), folder / "spool"
     committer.ensure(SPEC)
     paths = [write_spool(spool, f"b{number}", events(number, 100_000)) for number in range(batches)]
@@ -70,9 +69,8 @@ def _throughput(collector: Collector, folder: Path, quick: bool) -> None:
     collector.add("headway", case, "longest step", "s", [max(waits)])
 
 
-def _often(collector: Collector, folder: Path, quick: bool) -> None:
+def _often(collector: Collector, folder: Path, commits: int, rows: int, runs: int) -> None:
     """Small commits with upkeep, and the same rows in a table that has just been compacted whole."""
-    commits, rows = (100, 500) if quick else (2_000, 2_500)
     often, fresh = Committer(_place(folder / "often")), Committer(_place(folder / "fresh"))
     waits = []
     start = time.perf_counter()
@@ -89,7 +87,7 @@ def _often(collector: Collector, folder: Path, quick: bool) -> None:
     files = {name: len(reader.plan(SPEC, who, "benchmark").files) for name, reader in readers.items()}
     for what, read in _reads(who).items():
         times: dict[str, list[float]] = {name: [] for name in readers}
-        for _ in range(3 if quick else 15):
+        for _ in range(runs):
             for name, reader in readers.items():
                 begin = time.perf_counter()
                 read(reader)

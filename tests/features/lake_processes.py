@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -63,6 +64,8 @@ def work(lake: Location, number: int) -> None:
 
 def die(lake: Location, rounds: int, seed: int) -> None:
     """Work in processes that kill themselves at a random call of a function, until each round is through."""
+    for module in ("pyiceberg.catalog.sql", "pyiceberg.io.pyarrow", "pyiceberg.table.update.snapshot", "pyarrow.acero"):
+        importlib.import_module(module)  # so that processes die at work and not at imports
     dice, deaths = random.Random(seed), 0
     for number in range(rounds):
         calls = dice.randint(1_000, 120_000)
