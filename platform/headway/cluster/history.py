@@ -18,7 +18,7 @@ from headway.features.definitions import View
 from headway.features.history import History
 from headway.features.ingest import ingest
 from headway.features.materialize import materialize
-from headway.features.online_store import WriteReport
+from headway.features.write_report import WriteReport
 
 _LOG = logging.getLogger(__name__)
 

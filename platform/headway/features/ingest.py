@@ -19,7 +19,8 @@ from headway.features.backlog import Backlog
 from headway.features.committer import Batch
 from headway.features.definitions import EventSource, Overflow, View, WindowView
 from headway.features.lake import TableSpec
-from headway.features.online_store import ALL, OnlineStore, WriteReport
+from headway.features.online_store import ALL, OnlineStore
+from headway.features.write_report import WriteReport
 from headway.governance.audit_event import AuditSink
 
 _LOG = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def ingest(
     snapshot = committer.append(source, events, batch_id)
     complete = watermark
     if complete is None:
-        complete = int(times(events, "known_time").max()) if events.num_rows else 0
+        complete = int(times(events, KNOWN_TIME).max()) if events.num_rows else 0
     owed = 0
     if online is not None and backlog is None:
         reports.update({view.name: online.write(view, events) for view in lenient})

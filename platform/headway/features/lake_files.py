@@ -14,6 +14,7 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from headway.core.times import EVENT_TIME
+from headway.features.lake import file_schema
 from headway.features.lake_layout import LakeFile
 from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side
 
@@ -62,12 +63,7 @@ def in_order(table: Table, rows: pa.Table) -> pa.Table:
 
 def read_rows(table: Table, files: Sequence[str]) -> pa.Table:
     """Return the rows of files in the columns that the table has now; null where a file is older than a column."""
-    schema = pa.schema(
-        [
-            pa.field(field.name, pa.string() if pa.types.is_large_string(field.type) else field.type)
-            for field in table.schema().as_arrow()
-        ]
-    )
+    schema = file_schema(table.schema().as_arrow())
     if not files:
         return schema.empty_table()
     system, _ = pafs.FileSystem.from_uri(files[0])

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from headway.core.progress import Progress, RecordedProgress
-from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
-from headway.features.arrow import needed, times
-from headway.features.definitions import RowView, View
+from headway.features.arrow import times, with_times
+from headway.features.definitions import View
 from headway.features.evolution import version_name
-from headway.features.online_store import ALL, OnlineStore, WriteReport
+from headway.features.online_store import ALL, OnlineStore
 from headway.features.reader import LakeReader, ReadPlan, read_files
-from headway.features.rows.store import needed_rows
+from headway.features.write_report import WriteReport
 
 
 def materialize(
@@ -90,22 +90,14 @@ def _bucket(
 
     Returns the largest known_time and the rows known later.
     """
-    own = needed_rows(view) if isinstance(view, RowView) else needed(view)
-    columns = list(dict.fromkeys([*own, EVENT_TIME, KNOWN_TIME]))
-    events = read_files(plan.schema, paths, columns, ingested_after=stamp or None)
+    events = read_files(plan.schema, paths, with_times(view), ingested_after=stamp or None)
     given = events.num_rows
     if known_by is not None and given:
         events = events.filter(pa.array(times(events, KNOWN_TIME) <= known_by))
     later = given - events.num_rows
     if events.num_rows == 0:
         return 0, later
-    part = online.write(view, events)
-    whole.keys += part.keys
-    whole.events += part.events
-    whole.pruned += part.pruned
-    whole.overflowed += part.overflowed
-    whole.retries += part.retries
-    whole.rebuilt += part.rebuilt
+    whole.add(online.write(view, events))
     return int(times(events, KNOWN_TIME).max()), later
 
 
