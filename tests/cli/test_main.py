@@ -24,7 +24,16 @@ COMMANDS = (
     *("up", "down", "status", "doctor", "login", "token", "demo", "train", "deploy", "score"),
     *("contract check", "contract sign", "contract verify", "audit verify", "features apply", "features list"),
     *("features show", "features lineage", "features catalogue"),
-    *("models list", "models verify", "monitor drift", "monitor alarms", "render kubernetes", "lake status"),
+    *(
+        "models list",
+        "models verify",
+        "monitor drift",
+        "monitor alarms",
+        "render kubernetes",
+        "lake status",
+        "lake compact",
+        "lake expire",
+    ),
     *("quality list", "quality show", "quality release", "quality drop", "quality profile"),
 )
 

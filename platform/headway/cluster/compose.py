@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from headway.features.committer import CommitterClient
+    from headway.features.committer_actor import CommitterClient
     from headway.features.online_store import OnlineStore
     from headway.features.quality.gate import Gate
     from headway.features.reader import LakeReader
@@ -99,7 +99,7 @@ class Installation:
     @cached_property
     def committer(self) -> CommitterClient:
         """The lake's only writer."""
-        from headway.features.committer import committer
+        from headway.features.committer_actor import committer
 
         ray_session.connect(self.settings)
         return committer(self.settings)

@@ -140,12 +140,20 @@ def prove(
 
 
 def join(
-    at: Installation, use_case: str, principal: Principal, progress: Progress, *, spine: Path, out: Path
+    at: Installation,
+    use_case: str,
+    principal: Principal,
+    progress: Progress,
+    *,
+    spine: Path,
+    out: Path,
+    as_of: int | None = None,
 ) -> Joined:
     """Join rows of a Parquet or CSV file with the use case's features, as known at each row's event_time.
 
     The file has the service's keys and request columns, `event_time`, and anything else, which is kept; rows come out
-    in order. `out` is a Parquet file that appears when it is whole. InvalidValue names what the file lacks.
+    in order. `out` is a Parquet file that appears when it is whole. InvalidValue names what the file lacks. `as_of`
+    reads the lake as it was then (UTC microseconds); NotFound tells of a source without a snapshot of that time.
     """
     principal.require("data", "read")
     service = at.service(at.project.require(use_case))
@@ -155,7 +163,11 @@ def join(
         stage.note(f"{rows.num_rows:,} rows")
     ray_session.connect(at.settings)
     with progress.stage("join") as stage:
-        snapshots = pin(at.reader, *(view.source for view in service.stored))
+        sources = [view.source for view in service.stored]
+        if as_of is None:
+            snapshots = pin(at.reader, *sources)
+        else:
+            snapshots = {source.table: at.reader.at(source.table, as_of) for source in sources}
         joined = training_set(rows, service, at.reader, worker, worker.purpose, snapshots=snapshots)
         partial = out.with_name(f".{out.name}.partial")
         out.parent.mkdir(parents=True, exist_ok=True)

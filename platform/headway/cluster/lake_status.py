@@ -17,7 +17,13 @@ class TableStatus:
     rows: int
     files: int
     mebibytes: float
+    small: int
+    """Files that `headway lake compact` would merge."""
     snapshots: int
+    pinned: int
+    """Snapshots that trainings and versions hold."""
+    waiting: int
+    """Files that no snapshot has any more and that go when their grace is over."""
     snapshot_id: int | None
     committed: str
     """RFC 3339; empty without a snapshot."""
@@ -25,25 +31,30 @@ class TableStatus:
 
 def lake_status(settings: Settings, principal: Principal) -> list[TableStatus]:
     """Return every table by name; needs `data:read`, though no row is read."""
-    from headway.features.lake import Location, open_catalog
+    from headway.features.lake import Location, open_catalog, table_names
+    from headway.features.lake_files import described, live_files
+    from headway.features.lake_layout import groups
+    from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, read_side
 
     principal.require("data", "read")
     catalog = open_catalog(Location.of(settings))
     found = []
-    for namespace in catalog.list_namespaces():
-        for name in catalog.list_tables(namespace):
-            table = catalog.load_table(name)
-            snapshot = table.current_snapshot()
-            counts = dict(snapshot.summary.additional_properties) if snapshot and snapshot.summary else {}
-            found.append(
-                TableStatus(
-                    table=".".join(name),
-                    rows=int(counts.get("total-records", 0)),
-                    files=int(counts.get("total-data-files", 0)),
-                    mebibytes=round(int(counts.get("total-files-size", 0)) / 2**20, 1),
-                    snapshots=len(table.metadata.snapshots),
-                    snapshot_id=snapshot.snapshot_id if snapshot else None,
-                    committed=format_time(snapshot.timestamp_ms * 1_000) if snapshot else "",
-                )
+    for name in table_names(catalog):
+        table = catalog.load_table(name)
+        snapshot = table.current_snapshot()
+        counts = dict(snapshot.summary.additional_properties) if snapshot and snapshot.summary else {}
+        found.append(
+            TableStatus(
+                table=name,
+                rows=int(counts.get("total-records", 0)),
+                files=int(counts.get("total-data-files", 0)),
+                mebibytes=round(int(counts.get("total-files-size", 0)) / 2**20, 1),
+                small=sum(map(len, groups(map(described, live_files(table, snapshot).values()), whole=True))),
+                snapshots=len(table.metadata.snapshots),
+                pinned=len({ref.snapshot_id for pin, ref in table.metadata.refs.items() if pin != "main"}),
+                waiting=read_side(table, GARBAGE, GARBAGE_SCHEMA).num_rows,
+                snapshot_id=snapshot.snapshot_id if snapshot else None,
+                committed=format_time(snapshot.timestamp_ms * 1_000) if snapshot else "",
             )
-    return sorted(found, key=lambda item: item.table)
+        )
+    return found

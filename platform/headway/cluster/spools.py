@@ -12,7 +12,7 @@ import pyarrow as pa
 from headway.cluster.compose import Installation
 from headway.core.errors import InvalidValue, PlatformError
 from headway.core.times import EVENT_TIME, KNOWN_TIME
-from headway.features.committer import CommitterClient
+from headway.features.committer_actor import CommitterClient
 from headway.features.lake import TableSpec
 from headway.serving.outcome_ids import outcome_ids
 from headway.serving.outcomes import drain_outcomes

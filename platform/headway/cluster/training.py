@@ -10,6 +10,7 @@ from headway.core.errors import HeadwayError
 from headway.core.progress import Progress
 from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
+from headway.features.lake_pins import TrainingPins
 from headway.governance.keys import MODEL_SIGN, signer_for
 from headway.training.pipeline import TrainedVersion
 from headway.training.pipeline import run as run_pipeline
@@ -24,19 +25,21 @@ def train(at: Installation, use_case: str, principal: Principal, progress: Progr
     contract = at.contract(use_case)
     worker = trainer(at, use_case)
     ray_session.connect(at.settings)
-    return run_pipeline(
-        at.job(use_case),
-        settings=at.settings,
-        as_of=as_of,
-        principal=worker,
-        registry=at.registry,
-        reader=at.reader,
-        signer=signer_for(at.settings, MODEL_SIGN),
-        audit=at.audit,
-        clock=at.clock,
-        progress=progress,
-        contract=contract,
-    )
+    with TrainingPins(at.committer, at.clock) as pins:
+        return run_pipeline(
+            at.job(use_case),
+            settings=at.settings,
+            as_of=as_of,
+            principal=worker,
+            registry=at.registry,
+            reader=at.reader,
+            signer=signer_for(at.settings, MODEL_SIGN),
+            audit=at.audit,
+            clock=at.clock,
+            progress=progress,
+            contract=contract,
+            pins=pins,
+        )
 
 
 def trainer(at: Installation, use_case: str) -> Principal:

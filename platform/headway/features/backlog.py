@@ -98,8 +98,13 @@ class Backlog:
         """
         had = self.online.materialized(view).get(ALL)
         if had is not None:
-            return had[0] != snapshot
+            return had[0] != snapshot and not self._alike(view, had[0], snapshot)
         return None if self.online.watermark(view) else snapshot != 0
+
+    def _alike(self, view: View, one: int, other: int) -> bool:
+        """Whether two snapshots hold the same rows: compaction makes a new one of them."""
+        stamp = self.reader.stamp(view.source, one)
+        return bool(stamp) and stamp == self.reader.stamp(view.source, other)
 
     def catch_up(self, view: View, known_by: int) -> WriteReport:
         """Write what the lake has beyond the store, up to a known_time, and remember it."""

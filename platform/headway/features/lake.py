@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 PURPOSES = "headway.purposes"
-BATCHES = "headway.batches"
+_PROPERTIES = {
+    "write.parquet.compression-codec": "zstd",
+    "write.parquet.row-group-limit": str(1 << 17),
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    "commit.retry.num-retries": "0",
+}
+"""How tables are written. A conflict is not tried again below us: another writer may have committed the same batch."""
 _TIME_COLUMNS = (EVENT_TIME, KNOWN_TIME, INGESTED_AT)
 _ARROW = {
     "int64": pa.int64(),
@@ -110,6 +117,11 @@ def open_catalog(location: Location) -> Catalog:
     return SqlCatalog("headway", uri=uri, warehouse=location.warehouse)
 
 
+def table_names(catalog: Catalog) -> list[str]:
+    """Return the names of all tables in order."""
+    return sorted(".".join(table) for space in catalog.list_namespaces() for table in catalog.list_tables(space))
+
+
 def open_table(catalog: Catalog, name: str) -> Table:
     """Return an existing table; NotFound lists those there are."""
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
@@ -117,8 +129,7 @@ def open_table(catalog: Catalog, name: str) -> Table:
     try:
         return catalog.load_table(name)
     except (NoSuchTableError, NoSuchNamespaceError):
-        known = [".".join(table) for space in catalog.list_namespaces() for table in catalog.list_tables(space)]
-        raise NotFound("lake table", name, known=known) from None
+        raise NotFound("lake table", name, known=table_names(catalog)) from None
 
 
 def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
@@ -126,7 +137,7 @@ def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
 
     Raises DefinitionError where an existing one has other columns, or another type in a column.
     """
-    from pyiceberg.exceptions import NoSuchTableError
+    from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
     from pyiceberg.transforms import BucketTransform
 
@@ -141,8 +152,11 @@ def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
             partition = PartitionSpec(
                 PartitionField(source_id=source, field_id=1000, transform=BucketTransform(spec.buckets), name="bucket")
             )
-        properties = {PURPOSES: ",".join(spec.purposes), "write.parquet.compression-codec": "zstd"}
-        return catalog.create_table(spec.name, schema=schema, partition_spec=partition, properties=properties)
+        properties = {PURPOSES: ",".join(spec.purposes), **_PROPERTIES}
+        try:
+            return catalog.create_table(spec.name, schema=schema, partition_spec=partition, properties=properties)
+        except TableAlreadyExistsError:
+            table = catalog.load_table(spec.name)
     found = {field.name: str(field.field_type) for field in table.schema().fields}
     wanted = {field.name: str(field.field_type) for field in schema.fields}
     if not spec.evolves and found != wanted:
@@ -161,6 +175,9 @@ def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
         with table.update_schema() as update:
             for field in added:
                 update.add_column((field.name,), field.field_type)
+    if not _PROPERTIES.items() <= table.properties.items():
+        with table.transaction() as change:
+            change.set_properties(_PROPERTIES)
     return table
 
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headway.core.errors import Unavailable
 
-if TYPE_CHECKING:
-    from pyiceberg.table import Table
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LOCAL = "file://"
 _LOCKED_S = 5.0
 _FULL_S = 60.0
 
@@ -42,21 +36,6 @@ def lake_faults(what: str) -> Iterator[None]:
         if "full" in text or "disk I/O" in text:
             raise _full(what, error) from error
         raise
-
-
-def remove_orphans(table: Table) -> int:
-    """Delete data files of a local table that no snapshot names, left by a write that failed; return how many.
-
-    Call it only as the table's one writer.
-    """
-    if not table.location().startswith(_LOCAL):
-        return 0
-    named = {path.removeprefix(_LOCAL) for path in table.inspect.all_files()["file_path"].to_pylist()}
-    folder = Path(table.location().removeprefix(_LOCAL))
-    orphans = [path for path in folder.glob("data/**/*.parquet") if str(path) not in named]
-    for path in orphans:
-        path.unlink(missing_ok=True)
-    return len(orphans)
 
 
 def _full(what: str, error: Exception) -> Unavailable:

@@ -1,7 +1,7 @@
 """Fills the online store from the lake: for a new view, after the store was lost, or to catch up.
 
 Bucket by bucket, so that memory is bounded by the largest one, and remembered with the snapshot that was read: an
-interrupted run goes on where it stopped, and the next one reads only files that were added since. Writes merge, so
+interrupted run goes on where it stopped, and the next one reads only rows that were added since. Writes merge, so
 newer values are never overwritten and repeating everything changes nothing.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from headway.core.errors import NotFound
 from headway.core.progress import Progress, RecordedProgress
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
@@ -52,7 +51,7 @@ def materialize(
     The watermark becomes `known_by`, or the largest known_time found.
     """
     pinned, shown = snapshots or {}, progress or RecordedProgress()
-    seen = _Seen(reader, principal, purpose)
+    added = _Added(reader, principal, purpose)
     reports = {}
     for view in views:
         with shown.stage(f"materialize {version_name(view)}") as stage:
@@ -63,9 +62,8 @@ def materialize(
             for done, bucket in enumerate(buckets):
                 stage.advance(done, len(buckets))
                 snapshot, known = before.get(bucket, before.get(ALL, (0, 0)))
-                had = seen.files(view, snapshot) if snapshot else frozenset()
-                paths = [path for path in plan.bucket(bucket) if path not in had]
-                found, later = _bucket(view, plan, paths, online, known_by, whole)
+                paths, stamp = added.since(view, plan, bucket, snapshot)
+                found, later = _bucket(view, plan, paths, online, known_by, whole, stamp)
                 known, left_out = max(known, found), left_out + later
                 newest = max(newest, known)
                 if known_by is None:
@@ -86,9 +84,13 @@ def _bucket(
     online: OnlineStore,
     known_by: int | None,
     whole: WriteReport,
+    stamp: int,
 ) -> tuple[int, int]:
-    """Write the rows of some files, add to the report; return the largest known_time and the rows known later."""
-    events = read_files(plan.schema, paths, with_times(view))
+    """Write the rows of some files that were ingested after the stamp, and add to the report.
+
+    Returns the largest known_time and the rows known later.
+    """
+    events = read_files(plan.schema, paths, with_times(view), ingested_after=stamp or None)
     given = events.num_rows
     if known_by is not None and given:
         events = events.filter(pa.array(times(events, KNOWN_TIME) <= known_by))
@@ -99,20 +101,27 @@ def _bucket(
     return int(times(events, KNOWN_TIME).max()), later
 
 
-class _Seen:
-    """The files of snapshots that earlier runs have read."""
+class _Added:
+    """What was added to snapshots that earlier runs have read, wherever compaction has put it since."""
 
     def __init__(self, reader: LakeReader, principal: Principal, purpose: str) -> None:
         self._reader, self._principal, self._purpose = reader, principal, purpose
-        self._files: dict[tuple[str, int], frozenset[str]] = {}
+        self._found: dict[tuple[str, int, int], tuple[frozenset[str], int]] = {}
 
-    def files(self, view: View, snapshot: int) -> frozenset[str]:
-        """Return a snapshot's files; none where it has expired: everything is read again then."""
-        place = (view.source.table, snapshot)
-        if place not in self._files:
-            try:
-                old = self._reader.plan(view.source, self._principal, self._purpose, snapshot_id=snapshot)
-                self._files[place] = frozenset(old.paths)
-            except NotFound:
-                self._files[place] = frozenset()
-        return self._files[place]
+    def since(self, view: View, plan: ReadPlan, bucket: int, snapshot: int) -> tuple[list[str], int]:
+        """Return the files of a bucket to read, and the stamp after which rows in them are new.
+
+        All files and 0 where nothing was read yet, or where nobody remembers the snapshot any more.
+        """
+        place = (plan.table, plan.snapshot_id, snapshot)
+        if place not in self._found:
+            stamp = (snapshot and self._reader.stamp(view.source, snapshot)) or 0
+            self._found[place] = (self._with_rows_after(view, plan, stamp) if stamp else frozenset(plan.paths)), stamp
+        paths, stamp = self._found[place]
+        return [path for path in plan.bucket(bucket) if path in paths], stamp
+
+    def _with_rows_after(self, view: View, plan: ReadPlan, stamp: int) -> frozenset[str]:
+        later = self._reader.plan(
+            view.source, self._principal, self._purpose, snapshot_id=plan.snapshot_id, ingested_after=stamp
+        )
+        return frozenset(later.paths)

@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 from headway.core.clock import Clock
 from headway.core.errors import AccessError, Forbidden, InvalidValue, NotFound, Unauthenticated
 from headway.core.settings import Settings
-from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.core.times import EVENT_TIME, INGESTED_AT, KNOWN_TIME, format_time
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
 from headway.features.lake import (
@@ -29,6 +29,7 @@ from headway.features.lake import (
     open_table,
 )
 from headway.features.lake_faults import lake_faults
+from headway.features.lake_memory import stamp
 from headway.governance.audit_event import AuditSink
 
 if TYPE_CHECKING:
@@ -73,6 +74,24 @@ class LakeReader:
         """Return the current snapshot id of a table, 0 where it has no rows; NotFound if it does not exist."""
         snapshot = self._open(table).current_snapshot()
         return 0 if snapshot is None else int(snapshot.snapshot_id)
+
+    def at(self, table: Readable, moment: int) -> int:
+        """Return the snapshot that was current at a moment, UTC microseconds.
+
+        NotFound names the snapshots around it where that one has expired, or was never.
+        """
+        listed = sorted(self._open(table).metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)
+        count = sum(snapshot.timestamp_ms * 1_000 <= moment for snapshot in listed)
+        around = listed[max(0, count - 1) : count + 1]
+        numbers = [snapshot.sequence_number or 0 for snapshot in around]
+        if not count or (len(around) == 2 and numbers[1] != numbers[0] + 1):
+            kept = [format_time(snapshot.timestamp_ms * 1_000) for snapshot in around]
+            raise NotFound("snapshot of", format_time(moment), known=kept, field=_name(table))
+        return int(around[0].snapshot_id)
+
+    def stamp(self, table: Readable, snapshot_id: int) -> int | None:
+        """Return the largest `ingested_at` of a snapshot, 0 for none; None where nothing remembers it any more."""
+        return stamp(self._open(table), snapshot_id) if snapshot_id else 0
 
     def parent(self, table: Readable, snapshot_id: int) -> int:
         """Return the snapshot that a snapshot was added to; 0: none, or it is not there any more."""
@@ -120,8 +139,12 @@ class LakeReader:
         event_time: tuple[int, int] | None = None,
         known_by: int | None = None,
         snapshot_id: int | None = None,
+        ingested_after: int | None = None,
     ) -> ReadPlan:
-        """Check the right to read, audit it, and return the files that may hold matching rows."""
+        """Check the right to read, audit it, and return the files that may hold matching rows.
+
+        `ingested_after` is a `stamp`: what was added after its snapshot is meant.
+        """
         opened = self._open(table)
         allowed = table.purposes if not isinstance(table, str) else _listed(opened.properties.get(PURPOSES, ""))
         current = opened.current_snapshot()
@@ -141,7 +164,9 @@ class LakeReader:
             )
         files: list[tuple[str, int]] = []
         if wanted:
-            for task in opened.scan(row_filter=_prune(event_time, known_by), snapshot_id=wanted).plan_files():
+            for task in opened.scan(
+                row_filter=_prune(event_time, known_by, ingested_after), snapshot_id=wanted
+            ).plan_files():
                 if task.delete_files:
                     raise InvalidValue(_name(table), "holds row deletes, which are not read yet", hint="compact it")
                 bucket = task.file.partition[0] if len(task.file.partition) else None
@@ -185,6 +210,7 @@ def read_files(
     event_time: tuple[int, int] | None = None,
     known_by: int | None = None,
     keys: tuple[str, pa.Array] | None = None,
+    ingested_after: int | None = None,
 ) -> pa.Table:
     """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly.
 
@@ -197,17 +223,22 @@ def read_files(
     system, _ = pafs.FileSystem.from_uri(paths[0])
     inside = [pafs.FileSystem.from_uri(path)[1] for path in paths]
     data = pads.dataset(inside, schema=plain, filesystem=system, format="parquet")
-    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys)))
+    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys, ingested_after)))
 
 
 def _filter(
-    event_time: tuple[int, int] | None, known_by: int | None, keys: tuple[str, pa.Array] | None
+    event_time: tuple[int, int] | None,
+    known_by: int | None,
+    keys: tuple[str, pa.Array] | None,
+    ingested_after: int | None,
 ) -> pc.Expression | None:
     parts: list[pc.Expression] = []
     if event_time is not None:
         parts += [pc.field(EVENT_TIME) >= moment(event_time[0]), pc.field(EVENT_TIME) < moment(event_time[1])]
     if known_by is not None:
         parts.append(pc.field(KNOWN_TIME) <= moment(known_by))
+    if ingested_after is not None:
+        parts.append(pc.field(INGESTED_AT) > moment(ingested_after))
     if keys is not None:
         parts.append(pc.field(keys[0]).isin(keys[1]))
     if not parts:
@@ -218,7 +249,7 @@ def _filter(
     return whole
 
 
-def _prune(event_time: tuple[int, int] | None, known_by: int | None) -> str:
+def _prune(event_time: tuple[int, int] | None, known_by: int | None, ingested_after: int | None) -> str:
     """Return the same condition for the catalog, which skips files by their statistics."""
 
     def text(microseconds: int) -> str:
@@ -230,6 +261,8 @@ def _prune(event_time: tuple[int, int] | None, known_by: int | None) -> str:
         parts += [f"{EVENT_TIME} >= '{text(first)}'", f"{EVENT_TIME} < '{text(end)}'"]
     if known_by is not None:
         parts.append(f"{KNOWN_TIME} <= '{text(known_by)}'")
+    if ingested_after is not None:
+        parts.append(f"{INGESTED_AT} > '{text(ingested_after)}'")
     return " and ".join(parts) or "true"
 
 

@@ -42,7 +42,7 @@ class EventSource:
     """Column → sensitivity tags, such as `pii`; what is derived from the column has them too."""
 
     def __post_init__(self) -> None:
-        """Refuse a retraction column that is none, and columns of id, bucket, tags or expectations that do not exist."""
+        """Refuse columns of id, bucket, retraction, tags or expectations that the source does not have."""
         require_tags(self.tags, self.columns, field=f"{self.name}.tags")
         for name in ("id", "bucket_by"):
             self.require_column(getattr(self, name), field=f"{self.name}.{name}")

@@ -16,6 +16,7 @@ from headway.core.times import EVENT_TIME, format_time
 from headway.core.types import Int64, Matrix, Principal
 from headway.features.historical import ROW_ID, training_set
 from headway.features.labels import in_order, labelled_rows, pin, to_matrix
+from headway.features.lake_pins import TrainingPins
 from headway.features.reader import LakeReader
 from headway.models.input_schema import InputSchema, describe_input, merge_schemas
 from headway.training.definitions import TrainingJob
@@ -64,9 +65,18 @@ class TrainingData:
         return collect(blocks, self.job)
 
 
-def pin_snapshots(job: TrainingJob, reader: LakeReader) -> dict[str, int]:
-    """Return table → snapshot id of every table that the training reads, so that it can be repeated."""
-    return pin(reader, job.spine, *(view.source for view in job.service.stored))
+def pin_snapshots(
+    job: TrainingJob, reader: LakeReader, pins: TrainingPins | None = None, run: str = ""
+) -> dict[str, int]:
+    """Return table → snapshot id of every table that the training reads, so that it can be repeated.
+
+    With `pins` they do not expire while `run` goes on.
+    """
+
+    def newest() -> dict[str, int]:
+        return pin(reader, job.spine, *(view.source for view in job.service.stored))
+
+    return newest() if pins is None else pins.hold_newest(run, newest)
 
 
 def read_spine(

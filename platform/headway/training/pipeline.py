@@ -19,6 +19,7 @@ from headway.core.progress import Progress, Stage
 from headway.core.routing import VersionRef
 from headway.core.settings import Settings
 from headway.core.types import Principal
+from headway.features.lake_pins import TrainingPins
 from headway.features.profile import build_profile
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import AuditSink
@@ -75,8 +76,11 @@ def run(
     clock: Clock,
     progress: Progress,
     contract: LoadedContract,
+    pins: TrainingPins | None = None,
 ) -> TrainedVersion:
     """Train on what was known at `as_of` (UTC microseconds) and register the version as @challenger.
+
+    `pins` hold the snapshots while it runs, and for the version for good.
 
     Raises:
         Forbidden: the principal lacks `train:<use case>`, `registry:write`, or may not read a source for its purpose.
@@ -104,7 +108,7 @@ def run(
 
     record("started", f"use_case:{job.use_case}", contract.sha256)
     with stages("snapshot") as stage:
-        snapshots = pin_snapshots(job, reader)
+        snapshots = pin_snapshots(job, reader, pins, run_name)
         stage.note(", ".join(snapshots))
     with stages("dataset") as stage:
         data = build(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
@@ -151,6 +155,7 @@ def run(
             registry.abandon(job.use_case, version, principal, metrics=candidate.values())
             raise
     with stages("register") as stage:
+        _keep(pins, candidate, version)
         registered = register_candidate(candidate, folder, statement, reports, registry=registry, principal=principal)
         stage.note(f"version {registered.version} is @challenger")
     record("registered", f"model:{job.use_case}/{version}", contract.sha256, registered.statement_sha256)
@@ -161,3 +166,9 @@ def run(
         statement=statement,
         seconds=stages.seconds,
     )
+
+
+def _keep(pins: TrainingPins | None, candidate: Candidate, version: str) -> None:
+    """Pin what the version was trained on before the version is there."""
+    if pins is not None:
+        pins.keep(candidate.job.use_case, version, candidate.snapshots)

@@ -89,14 +89,17 @@ def join(
     use_case: UseCase,
     spine: Annotated[Path, typer.Option(help="Parquet or CSV file with keys, request columns and event_time.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    as_of: Annotated[str | None, typer.Option(help="Read the lake as it was at this time (RFC 3339).")] = None,
     json_output: JsonFlag = False,
 ) -> None:
     """Join rows of a file with the use case's features, as known at each row's event_time."""
     from headway.cluster import features
+    from headway.core.times import parse_time
 
     at = installation(context)
+    moment = None if as_of is None else parse_time(as_of, field="--as-of")
     with progress(json_output) as drawn:
-        result = features.join(at, use_case, at.person(), drawn, spine=spine, out=out)
+        result = features.join(at, use_case, at.person(), drawn, spine=spine, out=out, as_of=moment)
     show(result, json_output)
 
 

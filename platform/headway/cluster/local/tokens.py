@@ -14,7 +14,8 @@ from headway.core.project import Project
 from headway.core.settings import Settings
 
 _VERBS = ("decide", "outcomes", "score", "replay", "rollout", "train", "deploy", "monitor")
-_GENERAL = ("features:write", "registry:read", "registry:write", "data:read", "quality:write", "audit:read")
+_FEATURES = ("features:write", "data:read", "lake:write", "quality:write")
+_GENERAL = (*_FEATURES, "registry:read", "registry:write", "audit:read")
 _TIMEOUT_S = 10.0
 
 
