@@ -255,7 +255,8 @@ def _pick(events: Events, positions: Int64) -> Events:
 
 
 def _names(view: WindowView, events: Events) -> list[bytes]:
-    return [codec.prefix(view) + str(key).encode() for key in events.keys.tolist()]
+    start = codec.prefix(view)
+    return [start + str(key).encode() for key in events.keys.tolist()]
 
 
 def _contested(view: WindowView, keys: int) -> Conflict:

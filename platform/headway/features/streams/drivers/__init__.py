@@ -1,0 +1,1 @@
+"""Streams on Redis and on Kafka; one conformance suite tests both."""
