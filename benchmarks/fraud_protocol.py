@@ -21,9 +21,9 @@ from features.simulators.fraud import tables
 from headway.core.times import DAY, parse_time
 from headway.core.types import Columns
 from headway.features.definitions import WindowView
-from headway.features.events import build_events, make_records, scaled
 from headway.features.kernel import matrix, transform
-from headway.features.windows import window_columns
+from headway.features.windows.columns import window_columns
+from headway.features.windows.events import build_events, make_records, scaled
 from headway.training.metrics import Ranking, card_precision
 from headway.training.recipes.xgboost import fit_local
 from training.fraud import job

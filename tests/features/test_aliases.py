@@ -18,7 +18,6 @@ from headway.core.canonical import canonical
 from headway.core.clock import ManualClock
 from headway.core.errors import DefinitionError, InvalidValue
 from headway.core.types import Columns, Principal
-from headway.features import codec
 from headway.features.aggregates import count
 from headway.features.committer import Committer
 from headway.features.consistency import CONSISTENT, SKEWED, check
@@ -30,7 +29,8 @@ from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
-from headway.features.windows import Status
+from headway.features.status import Status
+from headway.features.windows import codec
 from headway.governance.audit_event import MemoryAudit
 from tests.features.keyed import PARTS, Visit, expected, service_of, visits, visits_table
 from tests.features.oracle import CARD, SOURCE, a_view

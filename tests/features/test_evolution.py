@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 from headway.core.canonical import canonical
-from headway.features import codec
 from headway.features.aggregates import count
 from headway.features.definitions import Overflow, RowView, View
 from headway.features.evolution import versions, view_of
+from headway.features.windows import codec
 from tests.features.oracle import CARD, SOURCE, a_view, endless_view
 
 SOURCES = {SOURCE.name: SOURCE}

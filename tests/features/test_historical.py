@@ -13,7 +13,6 @@ from headway.core.types import Columns, Int64, Principal
 from headway.features.committer import Batch, Committer
 from headway.features.consistency import check
 from headway.features.definitions import EventSource, FeatureService, RowView
-from headway.features.events import event_ids
 from headway.features.historical import offline_features
 from headway.features.ingest import ingest
 from headway.features.kernel import kernel_sha256, matrix, transform
@@ -22,6 +21,7 @@ from headway.features.materialize import materialize
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
+from headway.features.windows.events import event_ids
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import (
     BY_CARD,

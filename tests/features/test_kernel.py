@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from headway.core.errors import DefinitionError, InvalidValue
 from headway.core.types import Columns
+from headway.features import kernel
 from headway.features.definitions import FeatureService
-from headway.features.kernel import matrix, transform
+from headway.features.kernel import kernel_files, kernel_sha256, matrix, transform
 from headway.features.transformations import transformation
 
 AT = np.array([10, 11], np.int64)
@@ -60,3 +64,33 @@ def test_what_lacks_or_does_not_fit_is_named() -> None:
         wrong = FeatureService(name="s", views=(), request={"amount": "float32"}, transformations=(step,))
         with pytest.raises(DefinitionError, match=message):
             transform(wrong, columns, AT)
+
+
+def test_the_hash_covers_every_module_that_makes_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever the two evaluations import of windows, rows and the walk is hashed, tiles too."""
+    files = kernel_files()
+    assert len(set(files)) == len(files)
+    root = Path(kernel.__file__).parent
+    seen: set[Path] = set()
+    todo = [root / "windows" / "columns.py", root / "rows" / "batch.py", root / "join" / "as_of.py"]
+    declared = {"definitions", "aggregates", "status"}  # what they say is in the definition, or a number of the answer
+    while todo:
+        file = todo.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("headway.features"):
+                inside = root.joinpath(*node.module.split(".")[2:])
+                found = [inside / alias.name for alias in node.names] if inside.is_dir() else [inside]
+                todo += [path.with_suffix(".py") for path in found if path.name not in declared]
+    assert root / "windows" / "tiles.py" in seen
+    assert seen <= set(files)
+
+    service = FeatureService(name="s", views=(), request={"amount": "float32"})
+    before = kernel_sha256(service)
+    changed = tmp_path / "tiles.py"
+    changed.write_text((root / "windows" / "tiles.py").read_text() + "# other\n")
+    others = [changed if file.name == "tiles.py" else file for file in files]
+    monkeypatch.setattr(kernel, "kernel_files", lambda: others)
+    assert kernel_sha256(service) != before

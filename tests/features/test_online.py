@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from headway.core.errors import Conflict, CorruptState, InvalidValue, Unavailable
 from headway.core.times import DAY
-from headway.features import codec
 from headway.features.aggregates import count, mean
 from headway.features.definitions import Entity, EventSource, FeatureService, Overflow, WindowView
-from headway.features.events import NEVER
-from headway.features.merging import SLACK
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.windows import Status
+from headway.features.status import Status
+from headway.features.windows import codec
+from headway.features.windows.events import NEVER
+from headway.features.windows.merging import SLACK
 from tests.features.oracle import Event, a_view, endless_view, feature
-from tests.features.test_windows import histories
+from tests.features.windows.test_columns import histories
 
 VIEWS = (a_view(), endless_view(5))
 SERVICE = FeatureService(name="s", views=VIEWS, request={"amount": "float32"})

@@ -13,7 +13,7 @@ import pytest
 from headway.core.errors import Unavailable
 from headway.core.types import Columns, Int64
 from headway.features.online import OnlineRows
-from headway.features.windows import Status
+from headway.features.status import Status
 from headway.serving.terms import Freshness
 from tests.serving.helpers import NOW, Toy
 from tests.serving.test_service import body

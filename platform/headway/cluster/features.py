@@ -22,9 +22,9 @@ from headway.core.types import Principal
 from headway.features.consistency import ConsistencyReport, check
 from headway.features.definitions import WindowView
 from headway.features.historical import training_set
+from headway.features.join.spine import read_spine
 from headway.features.lake_faults import lake_faults
 from headway.features.online_store import WriteReport
-from headway.features.spine import read_spine
 
 _WITHOUT_FEATURES = "features:|ceiling|stale:"
 """Marks of decisions that were not made with the features of that moment, and said so."""
@@ -81,7 +81,7 @@ def copy(at: Installation, use_case: str, principal: Principal, progress: Progre
 
     Needs the scope `features:write`.
     """
-    from headway.features import feast_copy
+    from headway.features.feast import copy as feast_copy
 
     principal.require("features", "write")
     service = at.service(at.project.require(use_case))

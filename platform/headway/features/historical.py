@@ -19,12 +19,12 @@ from headway.core.times import EVENT_TIME
 from headway.core.types import Int64, Principal
 from headway.features.arrow import ARROW_TYPES, numbers, require_unique, times
 from headway.features.definitions import AliasedView, FeatureService, RowView, View
-from headway.features.join_plan import cut, exchanged
-from headway.features.join_runner import Here, Job, OnRay, Runner
-from headway.features.join_work import key_table
-from headway.features.point_in_time import in_place
+from headway.features.join.plan import cut, exchanged
+from headway.features.join.point_in_time import in_place
+from headway.features.join.runner import Here, Job, OnRay, Runner
+from headway.features.join.table_transform import load_service, pack_service, transformed
+from headway.features.join.work import key_table
 from headway.features.reader import LakeReader, ReadPlan
-from headway.features.table_transform import load_service, pack_service, transformed
 
 if TYPE_CHECKING:
     import ray.data

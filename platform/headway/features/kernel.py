@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from types import ModuleType
+from pathlib import Path
 
 import numpy as np
 
@@ -11,19 +11,9 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, HeadwayError, InvalidValue
 from headway.core.times import EVENT_TIME
 from headway.core.types import Columns, Int64, Matrix
-from headway.features import (
-    events,
-    row_batch,
-    row_codec,
-    row_glance,
-    row_plan,
-    row_scan,
-    row_value,
-    rows,
-    scan,
-    windows,
-)
+from headway.features import arrow, rows, windows
 from headway.features.definitions import FeatureService
+from headway.features.join import as_of
 
 
 def transform(service: FeatureService, columns: Columns, at: Int64) -> Columns:
@@ -85,9 +75,12 @@ def _not_numbers(service: FeatureService, columns: Columns) -> HeadwayError:
 
 def kernel_sha256(service: FeatureService) -> str:
     """Return the hash of everything that decides a feature value: the definition and the kernel's source text."""
-    modules: tuple[ModuleType, ...] = (
-        events, row_batch, row_codec, row_glance, row_plan, row_scan, row_value, rows, scan, windows
-    )  # fmt: skip
-    sources = [inspect.getsource(module) for module in modules]
+    sources = [file.read_text() for file in kernel_files()]
     sources.append(inspect.getsource(transform) + inspect.getsource(matrix))
     return sha256(canonical({"definition": service.describe(), "sources": sources}))
+
+
+def kernel_files() -> tuple[Path, ...]:
+    """Return the files whose text decides what a value is: both rooms of views, conversion, and the as-of walk."""
+    rooms = [Path(path) for room in (rows, windows) for path in room.__path__]
+    return (*(file for room in rooms for file in sorted(room.glob("*.py"))), Path(arrow.__file__), Path(as_of.__file__))

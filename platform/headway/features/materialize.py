@@ -20,7 +20,7 @@ from headway.features.definitions import RowView, View
 from headway.features.evolution import version_name
 from headway.features.online_store import ALL, OnlineStore, WriteReport
 from headway.features.reader import LakeReader, ReadPlan, read_files
-from headway.features.row_store import needed_rows
+from headway.features.rows.store import needed_rows
 
 
 def materialize(

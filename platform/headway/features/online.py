@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from headway.core.errors import InvalidValue
 from headway.core.types import Columns, Int64
-from headway.features import codec
 from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
 from headway.features.entities import key_text
 from headway.features.link import RedisLink
-from headway.features.row_batch import RowDecoder, Rows
-from headway.features.row_codec import row_prefix
-from headway.features.windows import ViewPlan, plan_of, window_columns
+from headway.features.rows.batch import RowDecoder, Rows
+from headway.features.rows.codec import row_prefix
+from headway.features.windows import codec
+from headway.features.windows.columns import ViewPlan, plan_of, window_columns
 
 
 class OnlineRows(msgspec.Struct, kw_only=True):

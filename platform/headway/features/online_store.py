@@ -2,7 +2,7 @@
 
 A write reads the keys it touches, merges in memory and replaces each value only if nobody else did meanwhile, so that
 two writers never lose an event and late or repeated ones change nothing they should not. Rows of row views go through
-`row_store`. `PackedRedisOnlineStore`, the same idea as a plug-in of Feast, is found here too, without importing Feast.
+`rows.store`. `PackedRedisOnlineStore`, the same idea as a plug-in of Feast, is found here too, without importing Feast.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import redis
 from headway.core.clock import Clock, SystemClock
 from headway.core.errors import Conflict, InvalidValue, Unavailable
 from headway.core.types import Int64
-from headway.features import codec
 from headway.features.arrow import conform, events_of, locate, needed
 from headway.features.definitions import RowView, View, WindowView
-from headway.features.events import NEVER, Events
-from headway.features.merging import Merged, merge
-from headway.features.row_store import RowStore
+from headway.features.rows.store import RowStore
+from headway.features.windows import codec
+from headway.features.windows.events import NEVER, Events
+from headway.features.windows.merging import Merged, merge
 
 _SWAP = """
 local lost = {}
@@ -274,7 +274,7 @@ def _away(error: Exception) -> Unavailable:
 def __getattr__(name: str) -> Any:
     """Return the plug-in and its configuration, which Feast looks for beside each other."""
     if name in ("PackedRedisOnlineStore", "PackedRedisOnlineStoreConfig"):
-        from headway.features import feast_online
+        from headway.features.feast import online as plugin
 
-        return getattr(feast_online, name)
+        return getattr(plugin, name)
     raise AttributeError(name)

@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from headway.core.types import Columns, Int64, Principal
 from headway.features.arrow import ARROW_TYPES, events_by, key_columns, keys
 from headway.features.definitions import AliasedView, FeatureService, RowView, View
-from headway.features.join_work import bucket_column, columns_of
+from headway.features.join.point_in_time import KeyIndex, row_columns, view_columns
+from headway.features.join.work import bucket_column, columns_of
 from headway.features.lake import bucket_of
 from headway.features.online import OnlineRows
-from headway.features.point_in_time import KeyIndex, row_columns, view_columns
 from headway.features.reader import LakeReader, read_files
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from headway.core.types import Columns
 from headway.features.definitions import FeatureService, RowView
 from headway.features.online import OnlineRows
-from headway.features.windows import Status
+from headway.features.status import Status
 from headway.serving.batch import Batch
 from headway.serving.recomputing import Recomputer
 from headway.serving.terms import RECOMPUTE, REJECT, Terms

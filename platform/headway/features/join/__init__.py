@@ -1,0 +1,1 @@
+"""Joining label rows with their features, point-in-time: how the work is cut, where it runs, and the rules."""

@@ -1,0 +1,21 @@
+"""What a feature value that was read rests on: the same words for windows and rows, online and offline."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """What a row's view columns rest on."""
+
+    PRESENT = 0
+    MISSING = 1
+    """No event of this key was known."""
+    EXPIRED = 2
+    """Events were known, all older than every window."""
+    STALE = 3
+    """The view as a whole is behind the contract's freshness bound (set by the reader's caller)."""
+    DEFAULT = 4
+    """Replaced by the contract's default (set by the reader's caller)."""
+    TRUNCATED = 5
+    """A window reaches back into events that were forgotten."""
