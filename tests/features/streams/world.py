@@ -29,7 +29,7 @@ from headway.features.windows.codec import prefix, unpack
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view
 
-VIEW = a_view(retention=10_000)
+VIEW = a_view(max_events=100_000, retention=10_000)
 TOPIC = "payments"
 
 
