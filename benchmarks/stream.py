@@ -39,8 +39,9 @@ from headway.features.lake import Location
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.features.streams.drivers.redis import RedisStream
+from headway.features.streams.parts import Parts
 from headway.features.streams.port import Topic
-from headway.features.streams.processor import PartitionProcessor, Parts
+from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.segment import Limits
 from headway.features.windows import codec
 from headway.governance.audit_event import MemoryAudit

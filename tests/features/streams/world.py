@@ -22,8 +22,9 @@ from headway.features.reader import LakeReader
 from headway.features.recompute import rows_of
 from headway.features.streams.checkpoint import Checkpoint, read
 from headway.features.streams.dead_letters import DEAD_LETTERS
+from headway.features.streams.parts import Parts
 from headway.features.streams.port import EventStream
-from headway.features.streams.processor import PartitionProcessor, Parts
+from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.segment import Limits
 from headway.features.windows.codec import prefix, unpack
 from headway.governance.audit_event import MemoryAudit

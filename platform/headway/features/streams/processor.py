@@ -10,7 +10,6 @@ and starts from there too, so the stream is the only buffer: while lake or onlin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,72 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.clock import Clock
-from headway.core.control import ControlStore
-from headway.core.errors import DefinitionError, Unauthenticated
+from headway.core.errors import Unauthenticated
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
-from headway.features.definitions import EventSource, Overflow, View, WindowView
-from headway.features.ingest import Appender
-from headway.features.online_store import History, OnlineStore
+from headway.features.definitions import WindowView
+from headway.features.online_store import OnlineStore
 from headway.features.streams.checkpoint import Claim, Fenced, Plan
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import Decoder
-from headway.features.streams.port import EventStream, Message, OffsetBeyondEnd, RetentionGap, Topic
-from headway.features.streams.segment import Limits, Segment
+from headway.features.streams.parts import Parts, Progress
+from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
+from headway.features.streams.segment import Segment
 from headway.features.streams.watermarks import PartitionWatermarks
-from headway.governance.audit_event import AuditSink
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What processors of a topic work with."""
-
-    stream: EventStream
-    topic: str
-    source: EventSource
-    views: Sequence[View]
-    """All of the source."""
-    committer: Appender
-    online_url: str
-    history: History | None
-    """The lake's rows of some keys, for events that come after their tile; None: the views are exact."""
-    control: ControlStore
-    clock: Clock
-    principal: Callable[[], Principal]
-    """Who ingests, asked for each segment: needs `ingest:<source>`."""
-    audit: AuditSink
-    limits: Limits
-
-    def __post_init__(self) -> None:
-        """Refuse views that could turn away what the stream has taken."""
-        for view in self.views:
-            if isinstance(view, WindowView) and view.exact and view.overflow is Overflow.REJECT:
-                raise DefinitionError(
-                    "a stream cannot give an event back to its producer",
-                    field=f"{view.name}.overflow",
-                    expected=Overflow.DROP_OLDEST.value,
-                )
-
-
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a processor is."""
-
-    partition: int
-    epoch: int
-    position: int
-    """The message that comes next."""
-    checkpoint: int
-    """Up to where lake and online store have everything."""
-    watermark: int
-    pending_rows: int
-    """In the online store and not yet in the lake."""
-    pending_bytes: int
-    rows: int
-    dead: int
-    lost: int
-    unknown: tuple[str, ...]
-    """Fields in messages that the source does not have."""
 
 
 class PartitionProcessor:
@@ -139,6 +84,11 @@ class PartitionProcessor:
             lost=0 if at is None else at.lost,
             unknown=tuple(sorted(self._unknown)),
         )
+
+    def end(self) -> int:
+        """Return the stream's next offset, beside `position` the lag."""
+        _, topic = self._opened()
+        return self._parts.stream.bounds(topic, self.partition).end
 
     def close(self) -> None:
         """Close the connections; what is pending is done again by the next processor."""
