@@ -148,6 +148,7 @@ def _processor(place: _Place, source: EventSource, view: WindowView) -> Partitio
         committer=Committer(place.lake, clock),
         online_url=place.features,
         history=None,
+        refill=None,
         control=RedisControlStore(place.control),
         clock=clock,
         principal=lambda: who,

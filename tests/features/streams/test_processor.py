@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from headway.features.streams.port import OffsetBeyondEnd, RetentionGap, Topic, 
 from headway.features.streams.processor import PartitionProcessor
 from tests.features.oracle import CARD, SOURCE, Event
 from tests.features.streams.world import TOPIC, VIEW, World, message, payments, principal
+from tests.features.valkey import Valkey
 
 Make = Callable[..., World]
 
@@ -39,7 +43,17 @@ def topic(stream: RedisStream) -> Topic:
 @pytest.fixture
 def make(online_url: str, lake: Location, clock: ManualClock, stream: RedisStream) -> Make:
     control = MemoryControlStore()
-    return lambda **given: World(online_url, lake, clock, stream, control, **given)
+    return lambda url=online_url, **given: World(url, lake, clock, stream, control, **given)
+
+
+@pytest.fixture
+def server() -> Iterator[Valkey]:
+    folder = Path(tempfile.mkdtemp(prefix="v"))
+    server = Valkey(folder)
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(folder)
 
 
 def drain(processor: PartitionProcessor) -> int:
@@ -341,6 +355,37 @@ def test_a_stream_that_lost_a_recorded_segment_is_an_error(make: Make, stream: R
     stream._client.unlink(f"headway:s:{TOPIC}@{topic.identity}:0")
     with pytest.raises(OffsetBeyondEnd):
         world.processor().step()
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("rows", [10, 100])
+def test_an_online_store_that_lost_its_state_is_filled_from_the_lake_before_its_watermark_moves(
+    make: Make, topic: Topic, stream: RedisStream, server: Valkey, seen: bool, rows: int
+) -> None:
+    """The topic is on another server than the state, which comes back empty while events are pending."""
+    world = make(segment_rows=rows, batch_rows=10, url=server.url)
+    processor = world.processor()
+    stream.publish(topic, [message(event) for event in payments(0, 25)])
+    drain(processor)
+    assert (world.checkpoint().offset, world.refills) == (20 if rows == 10 else 0, 0)
+    server.kill()
+    if seen:
+        with pytest.raises(Unavailable):
+            processor.step()
+    server.start()
+    drain(processor)
+    assert world.refills == (0 if seen and rows == 100 else 1)  # nothing was in the lake: all is read again
+    assert world.online_ids() == list(range(25))
+    assert world.online.watermark(VIEW) > 0
+    processor.flush()
+    assert world.in_lake() == list(range(25))
+    world.parts = dataclasses.replace(world.parts, refill=None)
+    server.kill()
+    server.start()
+    alone = world.processor()
+    with pytest.raises(Unavailable, match="lost events"):
+        alone.step()
+    assert world.online.watermark(VIEW) == 0
 
 
 def test_who_may_not_ingest_writes_nothing(make: Make, stream: RedisStream, topic: Topic) -> None:

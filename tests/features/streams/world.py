@@ -17,6 +17,7 @@ from headway.core.types import Principal
 from headway.features.committer import Committer
 from headway.features.definitions import View, WindowView
 from headway.features.lake import Location
+from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.features.recompute import rows_of
@@ -59,13 +60,14 @@ class World:
         self, url: str, lake: Location, clock: Clock, stream: EventStream, control: ControlStore,
         views: Sequence[View] = (VIEW,), **limits: int,
     ) -> None:  # fmt: skip
+        self.refills = 0
         self.audit = MemoryAudit(clock)
         self.reader = LakeReader(lake, self.audit, clock)
         self.online = OnlineStore(url, clock=clock)
         self.parts = Parts(
             stream=stream, topic=TOPIC, source=SOURCE, views=views, committer=Committer(lake, clock), online_url=url,
-            history=self._history, control=control, clock=clock, principal=lambda: principal("ingest:payments"),
-            audit=self.audit, limits=Limits(**limits),
+            history=self._history, refill=self._refill, control=control, clock=clock,
+            principal=lambda: principal("ingest:payments"), audit=self.audit, limits=Limits(**limits),
         )  # fmt: skip
 
     def processor(self, partition: int = 0) -> PartitionProcessor:
@@ -86,6 +88,10 @@ class World:
         stored = self.online._client.mget([prefix(view) + str(key).encode() for key in range(keys)])
         events, _ = unpack(view, stored)
         return sorted(events.records[:, 2].tolist())
+
+    def _refill(self, views: Sequence[View]) -> None:
+        self.refills += 1
+        materialize(views, self.reader, self.online, principal("data:read"), "testing", resume=True)
 
     def _history(self, view: WindowView, keys: npt.NDArray[np.generic]) -> pa.Table:
         return rows_of(view, keys, self.reader, principal("data:read"))

@@ -32,6 +32,8 @@ class Parts:
     online_url: str
     history: History | None
     """The lake's rows of some keys, for events that come after their tile; None: the views are exact."""
+    refill: Callable[[Sequence[View]], object] | None
+    """Writes the views from the lake, after the online store lost its state; None: a person has to."""
     control: ControlStore
     clock: Clock
     principal: Callable[[], Principal]

@@ -10,6 +10,7 @@ and starts from there too, so the stream is the only buffer: while lake or onlin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.errors import Unauthenticated
+from headway.core.errors import NotFound, Unauthenticated, Unavailable
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.definitions import WindowView
@@ -28,7 +29,7 @@ from headway.features.streams.decoding import Decoder
 from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
 from headway.features.streams.segment import Segment
-from headway.features.streams.watermarks import PartitionWatermarks
+from headway.features.streams.watermarks import LOST, PartitionWatermarks
 
 
 class PartitionProcessor:
@@ -47,6 +48,8 @@ class PartitionProcessor:
         self._segment: Segment | None = None
         self._position = 0
         self._watermark = 0
+        self._told = 0
+        """The watermark that the online store was told last."""
         self._unknown: set[str] = set()
         self._fenced: Fenced | None = None
 
@@ -116,7 +119,8 @@ class PartitionProcessor:
             self._principal()
             self._topic = self._parts.stream.topic(self._parts.topic)
             claim = self._claim = Claim(self._parts.control, self._topic, self.partition)
-            self._position, self._watermark = claim.checkpoint.offset, claim.checkpoint.watermark
+            self._position = claim.checkpoint.offset
+            self._watermark = self._told = claim.checkpoint.watermark
             if claim.checkpoint.plan is not None:
                 self._recover(claim.checkpoint.plan)
         return self._claim, self._topic
@@ -164,10 +168,27 @@ class PartitionProcessor:
         """Say that the partition is complete up to a known_time; it never goes back."""
         _, topic = self._opened()
         self._watermark = max(self._watermark, watermark)
-        least = self._watermarks.advance(topic, self.partition, self._watermark)
+        least = self._watermarks.advance(topic, self.partition, self._watermark, floor=self._told)
+        if least == LOST:
+            self._refill()
+            least = self._watermarks.advance(topic, self.partition, self._watermark)
+        self._told = self._watermark
         if least:
             for view in self._parts.views:
                 self._online.set_watermark(view, least)
+
+    def _refill(self) -> None:
+        """Bring back to the views what the lake has, and what is pending here."""
+        if self._parts.refill is None:
+            raise Unavailable(
+                f"the online store lost events of {self._parts.source.name}",
+                retry_after_s=60.0,
+                hint="headway features materialize, then start the stream with refill",
+            )
+        with suppress(NotFound):  # a source that was never committed has nothing to bring back
+            self._parts.refill(self._parts.views)
+        for rows in [] if self._segment is None else self._segment.tables:
+            self._write(rows)
 
     def _recover(self, plan: Plan) -> None:
         """Make a recorded segment again and bring it everywhere; what has it already takes nothing."""
