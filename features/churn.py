@@ -16,11 +16,13 @@ from headway.core.types import Columns
 from headway.features.aggregates import count, mean, since_first, since_last, total
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.history import History
+from headway.features.quality.expectations import between, known_within, not_null, one_of, unique
 from headway.features.transformations import transformation
 
 OWNER = "customer-growth@example.com"
 PURPOSES = ("customer_retention", "model_training", "monitoring")
 LABEL_DELAY = "90d"
+PURCHASE = (unique("purchase_id"), not_null("customer_id"), not_null("amount"), between("amount", 0, 10_000))
 
 customer = Entity(name="shopper", key="customer_id", description="Customer of the shop.")
 
@@ -30,6 +32,7 @@ purchases = EventSource(
     id="purchase_id",
     bucket_by="customer_id",
     purposes=PURPOSES,
+    expectations=(*PURCHASE, known_within("1h", tolerance=0.01)),
     owner=OWNER,
     description="Purchases; known one second after they happen.",
 )
@@ -40,6 +43,7 @@ purchase_outcomes = EventSource(
     id="purchase_id",
     bucket_by="customer_id",
     purposes=PURPOSES,
+    expectations=(*PURCHASE, not_null("buys_again"), one_of("buys_again", (0, 1)), known_within(LABEL_DELAY)),
     owner=OWNER,
     description="Whether the customer bought again on a later day within 90 days; known 90 days after the purchase.",
 )

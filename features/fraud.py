@@ -17,11 +17,19 @@ from headway.core.types import Columns
 from headway.features.aggregates import count, largest, mean, total
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.history import History
+from headway.features.quality.expectations import between, known_within, not_null, one_of, unique
 from headway.features.transformations import transformation
 
 OWNER = "payments-risk@example.com"
 PURPOSES = ("fraud_prevention", "model_training", "monitoring")
 LABEL_DELAY = "7d"
+PAYMENT = (
+    unique("transaction_id"),
+    not_null("customer_id"),
+    not_null("terminal_id"),
+    not_null("amount"),
+    between("amount", 0, 10_000),
+)
 
 customer = Entity(name="customer", key="customer_id", description="Card holder; one card each.")
 terminal = Entity(name="terminal", key="terminal_id", description="Point of sale.")
@@ -32,6 +40,7 @@ transactions = EventSource(
     id="transaction_id",
     bucket_by="customer_id",
     purposes=PURPOSES,
+    expectations=(*PAYMENT, known_within("10m", tolerance=0.01)),
     owner=OWNER,
     description="Card transactions; known one second after they happen, so a decision never sees itself.",
 )
@@ -49,6 +58,7 @@ fraud_outcomes = EventSource(
     id="transaction_id",
     bucket_by="terminal_id",
     purposes=PURPOSES,
+    expectations=(*PAYMENT, not_null("is_fraud"), one_of("is_fraud", (0, 1)), known_within("30d")),
     owner=OWNER,
     description="What became of each transaction, known seven days later; no feature reads the simulator's `scenario`.",
 )

@@ -17,6 +17,7 @@ COMMANDS = (
     *("up", "down", "status", "doctor", "login", "token", "demo", "train", "deploy", "score"),
     *("contract check", "contract sign", "contract verify", "audit verify", "features apply", "features list"),
     *("models list", "models verify", "monitor drift", "monitor alarms", "render kubernetes", "lake status"),
+    *("quality list", "quality show", "quality release", "quality drop", "quality profile"),
 )
 
 

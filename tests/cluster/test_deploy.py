@@ -34,7 +34,7 @@ class World:
                 audit=self.audit,
                 project=project,
                 settings=None,
-                service=lambda use_case: SimpleNamespace(views=["filled"]),
+                service=lambda use_case: SimpleNamespace(stored=["filled"]),
                 online=SimpleNamespace(watermark=self.watermarks.get),
             ),
         )
@@ -99,7 +99,7 @@ def test_what_is_not_signed_is_denied_and_what_fails_is_recorded(world: World) -
 
 
 def test_a_view_that_was_never_filled_is_filled_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    cast(Any, world.at).service = lambda use_case: SimpleNamespace(views=["filled", "empty"])
+    cast(Any, world.at).service = lambda use_case: SimpleNamespace(stored=["filled", "empty"])
     monkeypatch.setattr(module, "backfill", lambda at, views, progress: world.steps.append(f"fill {views}"))
     world.deploy()
     assert world.steps[0] == "fill ['empty']"
@@ -115,7 +115,7 @@ def test_nothing_is_retired_where_it_is_unknown_who_reads_what() -> None:
         return ("other",)
 
     at = SimpleNamespace(
-        service=lambda use_case: SimpleNamespace(views=[SimpleNamespace(name="past")]),
+        service=lambda use_case: SimpleNamespace(stored=[SimpleNamespace(name="past")]),
         project=SimpleNamespace(use_cases=lambda: ["fraud", "churn"]),
         views=views,
         online=SimpleNamespace(retire=lambda names, keep: retired.append(names)),

@@ -19,8 +19,8 @@ from headway.features.committer import Committer
 from headway.features.definitions import View, WindowView
 from headway.features.history import History
 from headway.features.lake import Location, open_catalog
-from headway.features.online_store import WriteReport
 from headway.features.reader import LakeReader
+from headway.features.write_report import WriteReport
 from headway.governance.audit_event import MemoryAudit
 from tests.cluster.demo.conftest import START, history, service, tables
 
@@ -70,6 +70,7 @@ class World:
                 ),
                 committer=Committer(self.location),
                 online=self.online,
+                quality=None,
                 audit=self.audit,
                 control=MemoryControlStore(),
                 clock=ManualClock(START + 4 * DAY),

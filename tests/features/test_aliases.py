@@ -27,10 +27,10 @@ from headway.features.historical import offline_features, training_set
 from headway.features.lake import Location
 from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
+from headway.features.online_keys import watermark_key
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.features.status import Status
-from headway.features.windows import codec
 from headway.governance.audit_event import MemoryAudit
 from tests.features.keyed import PARTS, Visit, expected, service_of, visits, visits_table
 from tests.features.oracle import CARD, SOURCE, a_view
@@ -242,7 +242,7 @@ def test_views_of_composite_keys_come_back_from_their_description() -> None:
     for view, text in zip(SERVICE.stored, described, strict=True):
         again = view_of(text, source)
         assert again.describe() == view.describe()
-        assert codec.watermark_key(again) == codec.watermark_key(view)
+        assert watermark_key(again) == watermark_key(view)
     assert versions(SERVICE.stored, described, {source.name: source}) == SERVICE.stored
 
 

@@ -7,6 +7,7 @@ from headway.core.canonical import canonical
 from headway.features.aggregates import count
 from headway.features.definitions import Overflow, RowView, View
 from headway.features.evolution import versions, view_of
+from headway.features.online_keys import watermark_key
 from headway.features.windows import codec
 from tests.features.oracle import CARD, SOURCE, a_view, endless_view
 
@@ -29,7 +30,7 @@ def test_a_view_comes_back_from_its_description() -> None:
         if not isinstance(view, RowView):
             assert not isinstance(again, RowView)
             assert codec.prefix(again) == codec.prefix(view)
-        assert codec.watermark_key(again) == codec.watermark_key(view)
+        assert watermark_key(again) == watermark_key(view)
 
 
 def test_versions_in_service_stand_beside_the_current_ones() -> None:

@@ -20,10 +20,9 @@ from headway.features.aggregates import count, mean
 from headway.features.definitions import Entity, EventSource, FeatureService, Overflow, WindowView
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.status import Status
+from headway.features.status import SLACK, Status
 from headway.features.windows import codec
 from headway.features.windows.events import NEVER
-from headway.features.windows.merging import SLACK
 from tests.features.oracle import Event, a_view, endless_view, feature
 from tests.features.windows.test_columns import histories
 

@@ -27,9 +27,8 @@ from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.features.rows.codec import row_prefix
-from headway.features.rows.store import SLACK
 from headway.features.rows.value import unpack
-from headway.features.status import Status
+from headway.features.status import SLACK, Status
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import CARD, Event, a_view
 from tests.features.oracle import SOURCE as PAYMENTS

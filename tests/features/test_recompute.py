@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import numpy as np
 import pyarrow as pa
@@ -9,15 +10,17 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.errors import Forbidden
 from headway.core.types import Columns, Principal
+from headway.features.arrow import keys as keys_of
 from headway.features.committer import Committer
 from headway.features.definitions import FeatureService
 from headway.features.lake import Location
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
-from headway.features.recompute import LakeFeatures
+from headway.features.recompute import LakeFeatures, rows_of
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import a_history
+from tests.features.keyed import PARTS, Visit, service_of, visits_table
 from tests.features.oracle import SOURCE as PAYMENTS
 from tests.features.oracle import a_view
 from tests.features.test_online import table
@@ -83,3 +86,20 @@ def test_only_rows_of_the_wanted_keys_are_read(reader: LakeReader, analyst: Prin
     plan = reader.plan(PAYMENTS, analyst, "testing")
     rows = read_files(plan.schema, plan.paths, ["card"], keys=("card", pa.array([3, 4])))
     assert set(rows["card"].to_pylist()) == {3, 4}
+
+
+@pytest.mark.parametrize("bucket_by", ["user", "shop", "visit"])
+def test_all_rows_of_some_keys(bucket_by: str, lake: Location, clock: ManualClock, analyst: Principal) -> None:
+    """Whatever the lake is cut by, and for keys of which the texts of the parts could be taken for each other."""
+    rng, parts = random.Random(4), (*PARTS, None)
+    visits = [Visit(rng.choice(parts), rng.choice(parts), at, at + 1, at, at) for at in range(300)]
+    service = service_of(bucket_by)
+    Committer(lake, clock).append(service.stored[0].source, visits_table(visits), "a")
+    reader = LakeReader(lake, MemoryAudit(clock), clock)
+    for view in service.stored:
+        owner = keys_of(visits_table(visits), view.entity)
+        wanted = np.array(sorted({key for key in owner.tolist() if key is not None})[::3], object)
+        found = rows_of(view, wanted, reader, analyst)
+        expected = [visit.id for visit, key in zip(visits, owner.tolist(), strict=True) if key in set(wanted.tolist())]
+        assert sorted(found["visit"].to_pylist()) == expected
+        assert rows_of(view, wanted[:0], reader, analyst).num_rows == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from headway.core.types import Columns
 from headway.features.definitions import FeatureService
 from headway.features.history import History
 from headway.features.kernel import matrix, transform
+from headway.features.quality.check import check
 from headway.serving.fallback import Rules
 from headway.training.definitions import TrainingJob
 from serve_apps.churn.rules import rules as churn_rules
@@ -49,6 +51,18 @@ def test_a_history_yields_what_its_sources_declare(history: History, job: Traini
         assert (np.diff(table["event_time"].to_numpy()) >= 0).all()
         assert len(np.unique(table[source.id].to_numpy())) == table.num_rows
         assert (table[KNOWN_TIME].to_numpy() > table["event_time"].to_numpy()).all()
+
+
+@pytest.mark.parametrize(("history", "job", "rules"), CASES)
+def test_a_history_keeps_what_its_sources_promise(history: History, job: TrainingJob, rules: Rules) -> None:
+    found = _tables(history)
+    for source in history.sources:
+        table = found[source.name]
+        assert source.expectations
+        assert not check(source, table).rejected
+        thousandfold = pc.multiply(table["amount"], pa.scalar(1_000.0, pa.float32()))
+        broken = check(source, table.set_column(table.column_names.index("amount"), "amount", thousandfold))
+        assert [finding.columns for finding in broken.rejected] == [("amount",)]
 
 
 @pytest.mark.parametrize(("history", "job", "rules"), CASES)

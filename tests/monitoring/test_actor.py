@@ -93,6 +93,11 @@ def test_kill_9_loses_no_count_and_the_loop_ends(ray_session: str, control_url: 
     promote(store, USE_CASE, ref("1"), reason="first", by="test", now=0)
     make = partial(build, url=control_url, audit=str(tmp_path / "audit"))
     handle: Any = start_monitor(USE_CASE, make)
+
+    def asked() -> ActorStatus:
+        status: ActorStatus = ray.get(handle.status.remote(), timeout=60)
+        return status
+
     rng = np.random.default_rng(41)
     try:
         published, pids = 0, set[int]()
@@ -101,9 +106,9 @@ def test_kill_9_loses_no_count_and_the_loop_ends(ray_session: str, control_url: 
             channel.publish(delta(index, 100, rng=rng, shift=shift, first_time=START + index * HOUR))
             published += 100
             if index in (8, 24):
-                status: ActorStatus = ray.get(handle.status.remote(), timeout=60)
-                pids.add(status.pid)
-                os.kill(status.pid, signal.SIGKILL)
+                until(lambda: asked().role == "active")  # one that holds the lease dies
+                pids.add(asked().pid)
+                os.kill(asked().pid, signal.SIGKILL)
         until(lambda: read_state(store, USE_CASE).windows_total == 3)
         until(lambda: read_state(store, USE_CASE).loop.phase is Phase.IDLE)
         until(lambda: (routing := read_routing(store, USE_CASE)).champion == ref("2") and routing.generation == 2)

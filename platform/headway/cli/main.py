@@ -20,6 +20,7 @@ from headway.cli.commands import (
     login,
     models,
     monitor,
+    quality,
     render,
     score,
     status,
@@ -56,7 +57,7 @@ def build() -> typer.Typer:
         context.obj = Invocation(home=home, project=project)
 
     for module in (
-        *(demo, up, status, down, doctor, login, token, contract, features, lake),
+        *(demo, up, status, down, doctor, login, token, contract, features, lake, quality),
         *(train, models, deploy, score, monitor, audit, render),
     ):
         module.register(app)

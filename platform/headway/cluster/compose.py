@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from headway.features.committer import CommitterClient
     from headway.features.online_store import OnlineStore
+    from headway.features.quality.gate import Gate
     from headway.features.reader import LakeReader
     from headway.governance.registry import Registry
 
@@ -102,6 +103,16 @@ class Installation:
 
         ray_session.connect(self.settings)
         return committer(self.settings)
+
+    @cached_property
+    def quality(self) -> Gate:
+        """Quarantine and profiles of what is ingested."""
+        from headway.features.quality.gate import Gate
+        from headway.features.quality.profiles import Profiles
+        from headway.features.quality.quarantine import Quarantine, quarantine_folder
+
+        held = Quarantine(quarantine_folder(self.settings), self.clock)
+        return Gate(quarantine=held, profiles=Profiles(self.control))
 
     @cached_property
     def registry(self) -> Registry:

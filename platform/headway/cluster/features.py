@@ -24,7 +24,7 @@ from headway.features.definitions import WindowView
 from headway.features.historical import training_set
 from headway.features.join.spine import read_spine
 from headway.features.lake_faults import lake_faults
-from headway.features.online_store import WriteReport
+from headway.features.write_report import WriteReport
 
 _WITHOUT_FEATURES = "features:|ceiling|stale:"
 """Marks of decisions that were not made with the features of that moment, and said so."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from headway.cluster.compose import Installation
 from headway.core.canonical import canonical, sha256
-from headway.core.errors import NotFound, Unavailable
+from headway.core.errors import InvalidValue, NotFound, Unavailable
 from headway.core.progress import Progress
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
@@ -18,7 +18,8 @@ from headway.features.definitions import View
 from headway.features.history import History
 from headway.features.ingest import ingest
 from headway.features.materialize import materialize
-from headway.features.online_store import WriteReport
+from headway.features.quality.gate import QUARANTINED
+from headway.features.write_report import WriteReport
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def ingest_tables(
     """Append rows of the use case's sources to the lake and update the views made from them; return the rows.
 
     A view that was never filled, while the lake has earlier rows of its source, is a new version: it gets all of them.
-    So does a store that lost something. While it is away, rows wait in the lake and watermarks stay.
+    So does a store that lost something. While it is away, rows wait in the lake and watermarks stay. A source whose
+    batch is quarantined does not stop the others: InvalidValue is raised once they are ingested.
 
     Args:
         at: The installation.
@@ -61,26 +63,35 @@ def ingest_tables(
     backlog = Backlog(
         online=at.online, reader=at.reader, control=at.control, clock=at.clock, principal=lambda: _worker(at)
     )
+    refused: list[InvalidValue] = []
     for name, table in tables.items():
-        ingest(
-            sources[name],
-            table,
-            at.committer,
-            at.online,
-            [view for view in views if view.source.name == name],
-            batch_id=f"{history.use_case}-{name}-{batch}",
-            clock=at.clock,
-            principal=principal,
-            audit=at.audit,
-            watermark=watermark,
-            backlog=backlog,
-        )
+        try:
+            ingest(
+                sources[name],
+                table,
+                at.committer,
+                at.online,
+                [view for view in views if view.source.name == name],
+                batch_id=f"{history.use_case}-{name}-{batch}",
+                clock=at.clock,
+                principal=principal,
+                audit=at.audit,
+                watermark=watermark,
+                backlog=backlog,
+                quality=at.quality,
+            )
+        except InvalidValue as error:
+            if error.code != QUARANTINED:
+                raise
+            refused.append(error)
     try:
         for view in views:
             if view.source.name not in tables:
                 _heartbeat(at, backlog, view, watermark)
     except Unavailable as error:
         _LOG.warning("watermarks stay where they are: %s", error)
+    if refused:
+        raise refused[0]
     return sum(int(table.num_rows) for table in tables.values())
 
 

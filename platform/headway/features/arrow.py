@@ -13,7 +13,7 @@ from headway.core.errors import InvalidValue, names_near
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.aggregates import HASHED
-from headway.features.definitions import Entity, EventSource, WindowView
+from headway.features.definitions import Entity, EventSource, RowView, View, WindowView
 from headway.features.windows.events import FOREVER, NULL, Events, build_events, event_ids, make_records, scaled
 from headway.features.windows.tiles import mixed
 
@@ -198,11 +198,17 @@ def _values(table: pa.Table, name: str, dtype: str, scale: int) -> Int64:
     return identities
 
 
-def needed(view: WindowView) -> list[str]:
+def needed(view: View) -> list[str]:
     """Return the columns of the source that a view reads, without the times."""
     source = view.source
+    values = view.columns if isinstance(view, RowView) else [column for column, _ in view.columns]
     taken_back = [] if source.retracts is None else [source.retracts]
-    return list(dict.fromkeys([*view.entity.keys, source.id, *(column for column, _ in view.columns), *taken_back]))
+    return list(dict.fromkeys([*view.entity.keys, source.id, *values, *taken_back]))
+
+
+def with_times(view: View) -> list[str]:
+    """Return the columns of the source that an evaluation of the view reads, the times last."""
+    return list(dict.fromkeys([*needed(view), EVENT_TIME, KNOWN_TIME]))
 
 
 def numbers(table: pa.Table, name: str, dtype: str) -> npt.NDArray[np.generic]:

@@ -1,4 +1,4 @@
-"""What a data scientist writes about features: entities, sources, window views, transformations, services.
+"""What a data scientist writes about features: entities, sources, views, transformations, services.
 
 These are plain frozen values: no connection, no state. The engine compiles them for batch and request alike, and their
 canonical form is hashed into every signed model version.

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.clock import Clock
-from headway.core.errors import AccessError, InvalidValue, Unauthenticated, Unavailable
+from headway.core.errors import AccessError, HeadwayError, InvalidValue, Unauthenticated, Unavailable
 from headway.core.times import EVENT_TIME, KNOWN_TIME, format_duration, format_time, parse_time
 from headway.core.types import Principal
 from headway.features.arrow import conform, times
@@ -19,7 +19,9 @@ from headway.features.backlog import Backlog
 from headway.features.committer import Batch
 from headway.features.definitions import EventSource, Overflow, View, WindowView
 from headway.features.lake import TableSpec
-from headway.features.online_store import ALL, OnlineStore, WriteReport
+from headway.features.online_store import ALL, OnlineStore
+from headway.features.quality.gate import QUARANTINED, Gate, admit, count
+from headway.features.write_report import WriteReport
 from headway.governance.audit_event import AuditSink
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class IngestReport:
     """known_time up to which the views are complete, once nothing is owed."""
     owed: int = 0
     """Rows that are in the lake and not yet online, because the store is away; they are written before newer ones."""
+    warnings: tuple[str, ...] = ()
+    """Broken expectations of the source that only warn."""
 
 
 def ingest(
@@ -62,6 +66,7 @@ def ingest(
     audit: AuditSink,
     watermark: int | None = None,
     backlog: Backlog | None = None,
+    quality: Gate | None = None,
 ) -> IngestReport:
     """Append events of a source and update the views made from them.
 
@@ -79,9 +84,10 @@ def ingest(
             right where batches come in the order of known_time.
         backlog: Lets the lake take what the online store cannot, within bounds; None: it is raised that the store is
             away, and the same batch has to be repeated.
+        quality: Keeps batches that break an expectation of the source, and counts values; None: they are only refused.
 
     Views that reject overflow are written before the lake, so that refused events reach neither. Raises InvalidValue,
-    before anything is written, for times further ahead than the source allows.
+    before anything is written, for times further ahead than the source allows and for broken expectations.
     """
     resource = f"{source.table}#{batch_id}"
     try:
@@ -93,6 +99,17 @@ def ingest(
         raise
     events = conform(source, table)
     require_past(source, events, clock.now())
+    complete = watermark
+    if complete is None:
+        complete = int(times(events, KNOWN_TIME).max()) if events.num_rows else 0
+    try:
+        admission = admit(source, events, batch_id, quality, principal.sub)
+    except HeadwayError as error:
+        _record(audit, principal, resource, QUARANTINED if error.code == QUARANTINED else "failed")
+        raise
+    if admission.snapshot_id is not None:
+        _record(audit, principal, resource, "done")
+        return IngestReport(rows=events.num_rows, snapshot_id=admission.snapshot_id, views={}, watermark=complete)
     if backlog is not None and online is not None:
         backlog.require_room(source)
     strict = [view for view in views if isinstance(view, WindowView) and view.overflow is Overflow.REJECT]
@@ -101,9 +118,7 @@ def ingest(
     if online is not None:
         reports.update({view.name: online.write(view, events) for view in strict})
     snapshot = committer.append(source, events, batch_id)
-    complete = watermark
-    if complete is None:
-        complete = int(times(events, "known_time").max()) if events.num_rows else 0
+    count(source, events, batch_id, quality)
     owed = 0
     if online is not None and backlog is None:
         reports.update({view.name: online.write(view, events) for view in lenient})
@@ -119,7 +134,14 @@ def ingest(
         else:
             backlog.settled(source)
     _record(audit, principal, resource, "done" if not owed else "owed")
-    return IngestReport(rows=events.num_rows, snapshot_id=snapshot, views=reports, watermark=complete, owed=owed)
+    return IngestReport(
+        rows=events.num_rows,
+        snapshot_id=snapshot,
+        views=reports,
+        watermark=complete,
+        owed=owed,
+        warnings=admission.warnings,
+    )
 
 
 def _follow(

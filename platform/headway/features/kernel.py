@@ -11,9 +11,7 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, HeadwayError, InvalidValue
 from headway.core.times import EVENT_TIME
 from headway.core.types import Columns, Int64, Matrix
-from headway.features import arrow, rows, windows
 from headway.features.definitions import FeatureService
-from headway.features.join import as_of
 
 
 def transform(service: FeatureService, columns: Columns, at: Int64) -> Columns:
@@ -82,5 +80,6 @@ def kernel_sha256(service: FeatureService) -> str:
 
 def kernel_files() -> tuple[Path, ...]:
     """Return the files whose text decides what a value is: both rooms of views, conversion, and the as-of walk."""
-    rooms = [Path(path) for room in (rows, windows) for path in room.__path__]
-    return (*(file for room in rooms for file in sorted(room.glob("*.py"))), Path(arrow.__file__), Path(as_of.__file__))
+    home = Path(__file__).parent  # by path: a replica does not load what only writes
+    rooms = [file for room in ("rows", "windows") for file in sorted((home / room).glob("*.py"))]
+    return (*rooms, home / "arrow.py", home / "join" / "as_of.py")

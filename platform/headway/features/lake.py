@@ -190,6 +190,17 @@ def from_lake(data: pa.Table) -> pa.Table:
     return data
 
 
+def file_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a table's schema as its data files are read: strings with 32-bit offsets, as everywhere in memory."""
+    small = [pa.string() if pa.types.is_large_string(field.type) else field.type for field in schema]
+    return pa.schema(list(zip(schema.names, small, strict=True)))
+
+
+def moment(microseconds: int) -> pa.Scalar:
+    """Return UTC microseconds as a value to compare a data file's times with."""
+    return pa.scalar(microseconds, pa.int64()).cast(_ARROW["timestamp"])
+
+
 def bucket_of(keys: pa.Array, buckets: int) -> Int64:
     """Return Iceberg's bucket number of each key (−1: null), int64[n]."""
     import pyarrow.compute as pc

@@ -53,12 +53,12 @@ class _Wire(asyncio.Protocol):
         while self._waiting:
             future, _ = self._waiting.popleft()
             if not future.done():
-                future.set_exception(_away(exc or ConnectionError("connection closed")))
+                future.set_exception(away(exc or ConnectionError("connection closed")))
 
     def send(self, data: bytes) -> asyncio.Future[Any]:
         """Send a packed request; the future fails with Unavailable."""
         if self.transport is None:
-            raise _away(ConnectionError("connection closed"))
+            raise away(ConnectionError("connection closed"))
         loop = self._loop
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((future, loop.time()))
@@ -78,7 +78,7 @@ class _Wire(asyncio.Protocol):
             self._timer = self._loop.call_at(due, self._watch)
             return
         if not future.done():
-            future.set_exception(_away(TimeoutError(f"no answer in {self._timeout_s} s")))
+            future.set_exception(away(TimeoutError(f"no answer in {self._timeout_s} s")))
         if self.transport is not None:
             self.transport.abort()  # whatever else waits there is late as well
 
@@ -110,7 +110,7 @@ class RedisLink:
         try:
             wire = await self._connect()
         except OSError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return await wire.send(data)
 
     async def _connect(self) -> _Wire:
@@ -141,5 +141,6 @@ class RedisLink:
         return wire
 
 
-def _away(error: BaseException) -> Unavailable:
+def away(error: BaseException) -> Unavailable:
+    """Return the error for an online store that does not answer."""
     return Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from headway.core.errors import NotFound
 from headway.core.progress import Progress, RecordedProgress
-from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
-from headway.features.arrow import needed, times
-from headway.features.definitions import RowView, View
+from headway.features.arrow import times, with_times
+from headway.features.definitions import View
 from headway.features.evolution import version_name
-from headway.features.online_store import ALL, OnlineStore, WriteReport
+from headway.features.online_store import ALL, OnlineStore
 from headway.features.reader import LakeReader, ReadPlan, read_files
-from headway.features.rows.store import needed_rows
+from headway.features.write_report import WriteReport
 
 
 def materialize(
@@ -88,22 +88,14 @@ def _bucket(
     whole: WriteReport,
 ) -> tuple[int, int]:
     """Write the rows of some files, add to the report; return the largest known_time and the rows known later."""
-    own = needed_rows(view) if isinstance(view, RowView) else needed(view)
-    columns = list(dict.fromkeys([*own, EVENT_TIME, KNOWN_TIME]))
-    events = read_files(plan.schema, paths, columns)
+    events = read_files(plan.schema, paths, with_times(view))
     given = events.num_rows
     if known_by is not None and given:
         events = events.filter(pa.array(times(events, KNOWN_TIME) <= known_by))
     later = given - events.num_rows
     if events.num_rows == 0:
         return 0, later
-    part = online.write(view, events)
-    whole.keys += part.keys
-    whole.events += part.events
-    whole.pruned += part.pruned
-    whole.overflowed += part.overflowed
-    whole.retries += part.retries
-    whole.rebuilt += part.rebuilt
+    whole.add(online.write(view, events))
     return int(times(events, KNOWN_TIME).max()), later
 
 

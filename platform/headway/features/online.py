@@ -1,4 +1,4 @@
-"""Reads a service's features for a request batch: one round trip for all keys of all views, then the kernel.
+"""Reads a service's view features for a request batch: one round trip for all keys of all views.
 
 The read plan is compiled once per service; distinct keys are fetched once, however many rows share them.
 """
@@ -18,6 +18,7 @@ from headway.core.types import Columns, Int64
 from headway.features.definitions import AliasedView, Entity, FeatureService, RowView, View
 from headway.features.entities import key_text
 from headway.features.link import RedisLink
+from headway.features.online_keys import watermark_key
 from headway.features.rows.batch import RowDecoder, Rows
 from headway.features.rows.codec import row_prefix
 from headway.features.windows import codec
@@ -87,7 +88,7 @@ class OnlineReader:
         self._mixed = [name for part in self._parts for name in part.views] != self._views
         self._heads: dict[int, bytes] = {}
         self._marks: tuple[list[bytes | None], dict[str, int]] = ([], {})
-        self._watermarks = b"".join(_bulk(codec.watermark_key(view)) for view in service.stored)
+        self._watermarks = b"".join(_bulk(watermark_key(view)) for view in service.stored)
 
     async def read(self, keys: Columns, at: Int64) -> OnlineRows:
         """Return the features of n rows as of their decision times.

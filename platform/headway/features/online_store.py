@@ -8,7 +8,6 @@ two writers never lose an event and late or repeated ones change nothing they sh
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,17 @@ import pyarrow as pa
 import redis
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.errors import Conflict, InvalidValue, Unavailable
+from headway.core.errors import Conflict, InvalidValue
 from headway.core.types import Int64
 from headway.features.arrow import conform, events_of, locate, needed
 from headway.features.definitions import RowView, View, WindowView
+from headway.features.link import away
+from headway.features.online_keys import materialized_key, version_keys, watermark_key, watermark_pattern
 from headway.features.rows.store import RowStore
 from headway.features.windows import codec
 from headway.features.windows.events import NEVER, Events
 from headway.features.windows.merging import Merged, merge
+from headway.features.write_report import WriteReport
 
 _SWAP = """
 local lost = {}
@@ -49,32 +51,14 @@ ALL = -2
 """In place of a bucket: all of them, and those that have no file yet."""
 
 
-@dataclass(kw_only=True)
-class WriteReport:
-    """What a write did."""
-
-    keys: int = 0
-    """Keys touched."""
-    events: int = 0
-    """Distinct events given; of a row view, rows."""
-    pruned: int = 0
-    """Events dropped because no window reaches them any more; rows that a newer one of their key makes useless."""
-    overflowed: int = 0
-    """Events dropped because their key holds more than `max_events`."""
-    retries: int = 0
-    """Keys written again because another writer was first."""
-    rebuilt: int = 0
-    """Keys made anew from the lake, because events came after their tile was closed."""
-
-
-History = Callable[[WindowView, npt.NDArray[np.generic]], pa.Table]
+LakeRows = Callable[[WindowView, npt.NDArray[np.generic]], pa.Table]
 """View, keys → all rows of the view's source that these keys have, as the lake knows them now."""
 
 
 class OnlineStore:
     """Packed events per (window view, key) and packed rows per (entity, key) on a Redis-protocol server."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None, history: History | None = None) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None, history: LakeRows | None = None) -> None:
         """Connect on first use; `history` is asked for keys whose late events only the lake can place."""
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
@@ -92,79 +76,78 @@ class OnlineStore:
         """
         if isinstance(view, RowView):
             try:
-                done = self._rows.write(view, events)
+                return self._rows.write(view, events)
             except redis.RedisError as error:
-                raise _away(error) from error
-            return WriteReport(keys=done.keys, events=done.rows, pruned=done.outdated, retries=done.retries)
+                raise away(error) from error
         new = events_of(view, conform(view.source, events, needed(view)))
         report = WriteReport(keys=len(new.keys), events=len(new))
         try:
             for begin in range(0, len(new.keys), _CHUNK):
-                self._write_keys(view, _part(new, begin, min(begin + _CHUNK, len(new.keys))), report)
+                self._write_keys(view, _pick(new, np.arange(begin, min(begin + _CHUNK, len(new.keys)))), report)
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return report
 
     def set_watermark(self, view: View, known_time: int) -> None:
         """Say that the view is complete up to `known_time`; it never goes back."""
         try:
-            self._raise(keys=[codec.watermark_key(view)], args=[known_time])
+            self._raise(keys=[watermark_key(view)], args=[known_time])
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def ping(self) -> None:
         """Raise Unavailable if the server is away."""
         try:
             self._client.ping()
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def watermark(self, view: View) -> int:
         """Return the view's watermark, 0 where none was set."""
         try:
-            return int(self._client.get(codec.watermark_key(view)) or 0)
+            return int(self._client.get(watermark_key(view)) or 0)
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def materialized(self, view: View) -> dict[int, tuple[int, int]]:
         """Return, by bucket of the view's source or `ALL`, the snapshot that is here, and its largest known_time."""
         try:
-            stored = self._client.hgetall(_materialized_key(view))
+            stored = self._client.hgetall(materialized_key(view))
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         parts = {int(bucket): value.split(b":") for bucket, value in stored.items()}
         return {bucket: (int(snapshot), int(newest)) for bucket, (snapshot, newest) in parts.items()}
 
     def set_materialized(self, view: View, bucket: int, snapshot_id: int, newest: int) -> None:
         """Remember that a bucket's rows up to a snapshot are here, and their largest known_time."""
         try:
-            self._client.hset(_materialized_key(view), str(bucket), f"{snapshot_id}:{newest}")
+            self._client.hset(materialized_key(view), str(bucket), f"{snapshot_id}:{newest}")
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def clear(self, view: View) -> int:
         """Forget every key of the view and how far it was, before it is materialised anew; return the keys."""
         try:
             removed = self._rows.clear(view) if isinstance(view, RowView) else self._unlink(codec.prefix(view) + b"*")
-            self._client.unlink(codec.watermark_key(view), _materialized_key(view))
+            self._client.unlink(watermark_key(view), materialized_key(view))
             return removed
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def retire(self, names: Collection[str], keep: Collection[View]) -> int:
         """Forget versions of the named window views other than those to keep; return how many keys that were."""
-        kept = {codec.watermark_key(view) for view in keep}
+        kept = {watermark_key(view) for view in keep}
         removed = 0
         try:
             for name in sorted(names):
-                for mark in list(self._client.scan_iter(match=f"headway:w:{name}@*", count=_CHUNK)):
-                    version = mark[len(b"headway:w:") :]
+                for mark in list(self._client.scan_iter(match=watermark_pattern(name), count=_CHUNK)):
                     if mark in kept:
                         continue
-                    removed += self._unlink(b"headway:f:" + version + b":*")
-                    self._client.unlink(mark, b"headway:m:" + version)
+                    values, filled = version_keys(mark)
+                    removed += self._unlink(values)
+                    self._client.unlink(mark, filled)
         except redis.RedisError as error:
-            raise _away(error) from error
+            raise away(error) from error
         return removed
 
     def close(self) -> None:
@@ -186,7 +169,7 @@ class OnlineStore:
         todo, late = np.arange(len(new.keys)), []
         for _ in range(_ATTEMPTS):
             part = new if len(todo) == len(new.keys) else _pick(new, todo)
-            stored = self._client.mget(_names(view, part))
+            stored = self._client.mget(_names(view, part.keys))
             merged = merge(view, part, stored)
             late += todo[merged.late].tolist()
             fine = np.flatnonzero(~merged.late)
@@ -211,8 +194,9 @@ class OnlineStore:
                 hint="headway features materialize",
             )
         for _ in range(_ATTEMPTS):
-            names = [codec.prefix(view) + str(key).encode() for key in keys.tolist()]
-            stored = self._client.mget(names)  # before the lake is read: what is written after that is not lost
+            stored = self._client.mget(
+                _names(view, keys)
+            )  # before the lake is read: what is written after that is not lost
             whole = events_of(view, conform(view.source, self._history(view, keys), needed(view)))
             found = _pick(whole, locate(whole.keys, keys))
             merged = merge(view, found, stored, anew=True)
@@ -228,7 +212,7 @@ class OnlineStore:
         self, view: WindowView, part: Events, stored: list[bytes | None], merged: Merged, chosen: Int64
     ) -> Int64:
         """Put in the values of the chosen keys; return the places among them where another writer was first."""
-        names, arguments = _names(view, part), []
+        names, arguments = _names(view, part.keys), []
         for i in chosen.tolist():
             old = stored[i]
             arguments += [b"" if old is None else old[: codec.HEADER.size], merged.values[i]]
@@ -238,11 +222,8 @@ class OnlineStore:
         return np.array(lost, np.int64) - 1
 
 
-def _part(events: Events, low: int, high: int) -> Events:
-    return _pick(events, np.arange(low, high))
-
-
 def _pick(events: Events, positions: Int64) -> Events:
+    """Return the events of some keys."""
     counts = np.diff(events.offsets)[positions]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = np.repeat(events.offsets[:-1][positions] - offsets[:-1], counts) + np.arange(int(offsets[-1]))
@@ -254,21 +235,13 @@ def _pick(events: Events, positions: Int64) -> Events:
     )
 
 
-def _names(view: WindowView, events: Events) -> list[bytes]:
-    start = codec.prefix(view)
-    return [start + str(key).encode() for key in events.keys.tolist()]
+def _names(view: WindowView, keys: npt.NDArray[np.generic]) -> list[bytes]:
+    prefix = codec.prefix(view)
+    return [prefix + str(key).encode() for key in keys.tolist()]
 
 
 def _contested(view: WindowView, keys: int) -> Conflict:
     return Conflict(f"{keys} keys of {view.name} keep changing", hint="look who else is writing: headway status")
-
-
-def _materialized_key(view: View) -> bytes:
-    return b"headway:m:" + codec.watermark_key(view)[len(b"headway:w:") :]
-
-
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status")
 
 
 def __getattr__(name: str) -> Any:

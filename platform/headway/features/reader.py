@@ -18,7 +18,16 @@ from headway.core.settings import Settings
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
-from headway.features.lake import PURPOSES, Location, TableSpec, from_lake, open_catalog, open_table
+from headway.features.lake import (
+    PURPOSES,
+    Location,
+    TableSpec,
+    file_schema,
+    from_lake,
+    moment,
+    open_catalog,
+    open_table,
+)
 from headway.features.lake_faults import lake_faults
 from headway.governance.audit_event import AuditSink
 
@@ -181,7 +190,7 @@ def read_files(
     `keys` are a column and the values that it may have.
     """
     names = list(columns) if columns is not None else schema.names
-    plain = pa.schema([pa.field(field.name, _small(field.type)) for field in schema])
+    plain = file_schema(schema)
     if not paths:
         return from_lake(pa.schema([plain.field(name) for name in names]).empty_table())
     system, _ = pafs.FileSystem.from_uri(paths[0])
@@ -190,16 +199,9 @@ def read_files(
     return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys)))
 
 
-def _small(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_large_string(kind) else kind
-
-
 def _filter(
     event_time: tuple[int, int] | None, known_by: int | None, keys: tuple[str, pa.Array] | None
 ) -> pc.Expression | None:
-    def moment(microseconds: int) -> pa.Scalar:
-        return pa.scalar(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-
     parts: list[pc.Expression] = []
     if event_time is not None:
         parts += [pc.field(EVENT_TIME) >= moment(event_time[0]), pc.field(EVENT_TIME) < moment(event_time[1])]
@@ -218,15 +220,15 @@ def _filter(
 def _prune(event_time: tuple[int, int] | None, known_by: int | None) -> str:
     """Return the same condition for the catalog, which skips files by their statistics."""
 
-    def moment(microseconds: int) -> str:
+    def text(microseconds: int) -> str:
         return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
 
     parts: list[str] = []
     if event_time is not None:
         first, end = event_time
-        parts += [f"{EVENT_TIME} >= '{moment(first)}'", f"{EVENT_TIME} < '{moment(end)}'"]
+        parts += [f"{EVENT_TIME} >= '{text(first)}'", f"{EVENT_TIME} < '{text(end)}'"]
     if known_by is not None:
-        parts.append(f"{KNOWN_TIME} <= '{moment(known_by)}'")
+        parts.append(f"{KNOWN_TIME} <= '{text(known_by)}'")
     return " and ".join(parts) or "true"
 
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headway.core.types import Columns, Int64, Principal
-from headway.features.arrow import ARROW_TYPES, events_by, key_columns, keys
+from headway.features.arrow import ARROW_TYPES, keys, with_times
 from headway.features.definitions import AliasedView, FeatureService, RowView, View
-from headway.features.join.point_in_time import KeyIndex, row_columns, view_columns
-from headway.features.join.work import bucket_column, columns_of
+from headway.features.entities import key_parts
+from headway.features.join.point_in_time import row_columns, window_features
+from headway.features.join.work import bucket_column
 from headway.features.lake import bucket_of
 from headway.features.online import OnlineRows
 from headway.features.reader import LakeReader, read_files
@@ -55,25 +56,16 @@ class LakeFeatures:
 def _evaluate(
     joined: View | AliasedView, reader: LakeReader, principal: Principal, wanted: Columns, at: Int64
 ) -> tuple[Columns, npt.NDArray[np.uint8]]:
-    view, entity, source = joined.stored, joined.stored.entity, joined.stored.source
+    view, entity = joined.stored, joined.stored.entity
     types = [ARROW_TYPES[dtype] for dtype in entity.dtypes]
     columns = [pa.array(wanted[name].tolist(), kind) for name, kind in zip(joined.keys, types, strict=True)]
     owners = pa.table(dict(zip(entity.keys, columns, strict=True)))
-    cut = bucket_column(view)
-    distinct = owners[cut].combine_chunks().unique().drop_null()
-    plan = reader.plan(source, principal, principal.purpose)
-    paths = plan.paths
-    if source.bucket_by == cut:
-        buckets = set(bucket_of(distinct, source.buckets).tolist())
-        paths = tuple(path for path, bucket in plan.files if bucket in buckets)
-    table = read_files(plan.schema, paths, columns_of(view), known_by=int(at.max()), keys=(cut, distinct))
+    distinct = owners[bucket_column(view)].combine_chunks().unique().drop_null()
+    table = _rows_with(view, distinct, reader, principal, known_by=int(at.max()))
     if isinstance(view, RowView):
         rows = row_columns(view, [table.select], owners, at)
         return dict(zip(joined.features, map(_plain, rows.table.columns), strict=True)), rows.status
-    index = KeyIndex.of(owners)
-    owner = index.number(key_columns(table, entity.keys, entity), table.num_rows)
-    events = events_by(view, table.filter(pa.array(owner >= 0)), owner[owner >= 0])
-    windows = view_columns(view, events, index.labels(len(at)), at)
+    windows = window_features(view, table, owners, at)
     found = (windows.columns[name] for name in view.features)
     return dict(zip(joined.features, found, strict=True)), windows.status
 
@@ -88,14 +80,27 @@ def _plain(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
 
 
 def rows_of(view: View, wanted: npt.NDArray[np.generic], reader: LakeReader, principal: Principal) -> pa.Table:
-    """Return all rows of a view's source that some keys have in the newest snapshot, times as int64."""
-    entity, source = view.entity, view.source
+    """Return all rows of a view's source that some keys have in the newest snapshot, times as int64.
+
+    `wanted` are keys as `arrow.keys` gives them: int64, or object for strings and for the text of several columns.
+    """
+    entity, cut = view.entity, bucket_column(view)
+    place = entity.keys.index(cut)
+    values = {key_parts(str(key), entity.dtypes)[place] for key in wanted.tolist()}
+    table = _rows_with(view, pa.array(values, ARROW_TYPES[entity.dtypes[place]]), reader, principal)
+    if len(entity.keys) == 1:
+        return table
+    return table.filter(pc.is_in(pa.array(keys(table, entity)), value_set=pa.array(wanted.tolist())))
+
+
+def _rows_with(
+    view: View, values: pa.Array, reader: LakeReader, principal: Principal, *, known_by: int | None = None
+) -> pa.Table:
+    """Return the source's rows with some values of the view's bucket column, out of few files where the lake allows."""
+    source, cut = view.source, bucket_column(view)
     plan = reader.plan(source, principal, principal.purpose)
-    if len(entity.keys) > 1:
-        table = read_files(plan.schema, plan.paths, columns_of(view))
-        return table.filter(pc.is_in(pa.array(keys(table, entity)), value_set=pa.array(wanted.tolist())))
-    distinct, paths = pa.array(wanted.tolist(), ARROW_TYPES[entity.dtypes[0]]), plan.paths
-    if source.bucket_by == entity.keys[0]:
-        buckets = set(bucket_of(distinct, source.buckets).tolist())
+    paths = plan.paths
+    if source.bucket_by == cut:
+        buckets = set(bucket_of(values, source.buckets).tolist())
         paths = tuple(path for path, bucket in plan.files if bucket in buckets)
-    return read_files(plan.schema, paths, columns_of(view), keys=(entity.keys[0], distinct))
+    return read_files(plan.schema, paths, with_times(view), known_by=known_by, keys=(cut, values))

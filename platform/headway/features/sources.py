@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headway.core.errors import DefinitionError, names_near
 from headway.core.times import HOUR
 from headway.features.entities import Entity
+from headway.features.quality.expectations import Expectation
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
 
@@ -32,11 +33,13 @@ class EventSource:
     max_ahead: int = HOUR
     """Microseconds that an event may lie ahead of the clock, and of its own known_time; with more, its batch is
     refused. Raise it for facts that are announced before they hold."""
+    expectations: tuple[Expectation, ...] = ()
+    """What its batches promise; one that breaks its promise is quarantined whole (`features.quality`)."""
     owner: str = ""
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a retraction column that is none, and an id or bucket that is no column."""
+        """Refuse a retraction column that is none, and columns of id, bucket or expectations that do not exist."""
         for name in ("id", "bucket_by"):
             self.require_column(getattr(self, name), field=f"{self.name}.{name}")
         if self.retracts is not None and self.columns.get(self.retracts) != "bool":
@@ -45,6 +48,8 @@ class EventSource:
                 field=f"{self.name}.retracts",
                 expected="the name of one",
             )
+        for expectation in self.expectations:
+            expectation.require_columns(self.columns, field=f"{self.name}.expectations")
 
     @property
     def table(self) -> str:

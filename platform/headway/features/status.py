@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from headway.core.times import DAY
+
+SLACK = 3 * DAY
+"""Online state is kept this much longer than a read of now needs it, for reads that come late."""
+
 
 class Status(IntEnum):
     """What a row's view columns rest on."""
 
     PRESENT = 0
     MISSING = 1
-    """No event of this key was known."""
+    """No event or row of this key was known."""
     EXPIRED = 2
-    """Events were known, all older than every window."""
+    """Events were known, all older than every window; or the newest row is older than its ttl."""
     STALE = 3
     """The view as a whole is behind the contract's freshness bound (set by the reader's caller)."""
     DEFAULT = 4
     """Replaced by the contract's default (set by the reader's caller)."""
     TRUNCATED = 5
-    """A window reaches back into events that were forgotten."""
+    """A window reaches back into events that were forgotten; or the row as of t was replaced by a newer one."""

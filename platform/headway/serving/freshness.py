@@ -36,7 +36,7 @@ class FreshnessClauses:
         self._on_stale = {clause.view: clause.on_stale for clause in terms.freshness}
         self._recomputer = recomputer
 
-    async def apply(self, batch: Batch, online: Any, features: Columns) -> None:
+    async def apply(self, batch: Batch, online: OnlineRows, features: Columns) -> None:
         """Mark rows by status, and apply the freshness clauses to `features` in place."""
         status = dict(online.status)
         await self._recompute(batch, online.watermark, features, status)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from headway.core.types import Columns, Int64, Matrix
 from headway.features.definitions import FeatureService
 from headway.features.kernel import matrix as build_matrix
 from headway.features.kernel import transform
+from headway.features.online import OnlineRows
 from headway.serving.batch import NO_MODEL, Batch
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds
@@ -37,8 +38,8 @@ _NOT_READY_S = 1.0
 class Reader(Protocol):
     """Online features (`headway.features.online.OnlineReader`)."""
 
-    async def read(self, keys: Columns, at: Int64) -> Any:
-        """Return `.columns`, `.status` and `.watermark`; raise Unavailable."""
+    async def read(self, keys: Columns, at: Int64) -> OnlineRows:
+        """Return the features of n rows as of their decision times; raise Unavailable."""
         ...
 
 
@@ -91,7 +92,7 @@ class Scorer:
             scores = self._replaced(batch, scores)
         return self._finish(batch, scores)
 
-    async def _features(self, batch: Batch) -> Any:
+    async def _features(self, batch: Batch) -> OnlineRows | None:
         """Return the features, or None where the rules shall answer.
 
         Where the store is away: recomputed ones if the contract says so of every view, else the rules; without rules,

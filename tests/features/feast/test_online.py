@@ -391,7 +391,7 @@ def test_views_that_go_take_their_rows_along_and_projects_do_not_meet(
 
 
 def test_keys_expire_after_the_ttl(tmp_path: Path, repo: Any, online_url: str) -> None:
-    from headway.features.feast.rows import SLACK
+    from headway.features.status import SLACK
 
     repo.apply([*a_view(tmp_path), *a_view(tmp_path, "ever", ttl=None)])
     for name in ("drivers", "ever"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from headway.core.clock import ManualClock
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
+from headway.features.arrow import with_times
 from headway.features.committer import Committer
 from headway.features.historical import offline_features
 from headway.features.join import pieces
@@ -20,7 +21,7 @@ from headway.features.join import plan as join_plan
 from headway.features.join.plan import cut
 from headway.features.join.point_in_time import in_place
 from headway.features.join.runner import Here, Job
-from headway.features.join.work import Work, columns_of, evaluate
+from headway.features.join.work import Work, evaluate
 from headway.features.lake import Location
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
@@ -118,7 +119,7 @@ class Counting(Here):
         self.carried.append(sum(table.num_rows for table in job.carried))
 
     def rows(self, work: Work, parts: Sequence[Any]) -> int:
-        return sum(piece(columns_of(work.view)).num_rows for piece in work.pieces(parts, work.span))
+        return sum(piece(with_times(work.view)).num_rows for piece in work.pieces(parts, work.span))
 
 
 @pytest.mark.parametrize("cutoff", [True, False])

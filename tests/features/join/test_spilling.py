@@ -57,7 +57,7 @@ newest, at = found["shop__f0"].to_numpy()[hot] - 0.5, spine["event_time"].to_num
 assert (newest <= at).all() and (at - newest < 60).all()
 assert found["shop__f0"].null_count < n / 100
 from ray._private.internal_api import memory_summary
-assert "Spilled" in memory_summary(stats_only=True)
+assert "Spilled" in memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
 print("finished")
 """
 

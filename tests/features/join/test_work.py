@@ -37,7 +37,7 @@ def test_window_views_hold_the_events_of_a_horizon_and_no_more(
         held.append(len(events.records))
         return view_columns(view, events, *arguments, **options)
 
-    monkeypatch.setattr("headway.features.join.work.view_columns", counted)
+    monkeypatch.setattr("headway.features.join.point_in_time.view_columns", counted)
     found = offline_features(spine, WINDOWS, reader, analyst, "testing")
     assert found.to_pandas().equals(expected.to_pandas())
     assert len(held) > 12

@@ -10,10 +10,10 @@ from headway.core.times import DAY, HOUR, MINUTE
 from headway.features.aggregates import count
 from headway.features.definitions import WindowView
 from headway.features.online_store import OnlineStore
+from headway.features.status import SLACK
 from headway.features.streams.parts import Progress
 from headway.features.streams.state import measure
 from headway.features.streams.status import Budget, PartitionStatus, StateSize, alarms
-from headway.features.windows.merging import SLACK
 from tests.features.oracle import CARD, SOURCE, Event
 from tests.features.test_online import table
 

@@ -21,7 +21,7 @@ from headway.core.progress import Progress
 from headway.core.times import DAY, EVENT_TIME, format_time, parse_time
 from headway.core.types import Int64
 from headway.features.consistency import ConsistencyReport, check
-from headway.features.windows.merging import SLACK
+from headway.features.status import SLACK
 from headway.governance.report import ClauseResult
 from headway.monitoring.state import read_state
 from headway.training.evaluate import evaluate

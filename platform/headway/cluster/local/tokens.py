@@ -14,7 +14,7 @@ from headway.core.project import Project
 from headway.core.settings import Settings
 
 _VERBS = ("decide", "outcomes", "score", "replay", "rollout", "train", "deploy", "monitor")
-_GENERAL = ("features:write", "registry:read", "registry:write", "data:read", "audit:read")
+_GENERAL = ("features:write", "registry:read", "registry:write", "data:read", "quality:write", "audit:read")
 _TIMEOUT_S = 10.0
 
 

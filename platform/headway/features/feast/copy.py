@@ -12,11 +12,11 @@ import numpy as np
 import redis
 
 from headway.core.clock import Clock
-from headway.core.errors import Unavailable
 from headway.core.settings import Settings
 from headway.features import catalogue
 from headway.features.definitions import WindowView
 from headway.features.entities import key_parts
+from headway.features.link import away
 from headway.features.windows import codec
 from headway.features.windows.columns import plan_of, window_columns
 
@@ -61,7 +61,7 @@ def copy(view: WindowView, settings: Settings, clock: Clock) -> int:
             online.online_write_batch(config, table, data, None)
             written += len(part)
     except redis.RedisError as error:
-        raise Unavailable(f"the online store cannot be reached: {error}", retry_after_s=1.0) from error
+        raise away(error) from error
     finally:
         online.disconnect()
         client.close()

@@ -16,12 +16,10 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headway.core.times import DAY, SECOND
+from headway.core.times import SECOND
 from headway.features.feast import values as feast_values
 from headway.features.feast.server import Write
-
-SLACK = 3 * DAY
-"""A row is kept this much longer than its ttl, so that a view's ttl can be raised without losing rows at once."""
+from headway.features.status import SLACK
 
 
 def keys_of(config: Any, table: Any, entity_keys: Iterable[Any]) -> list[bytes]:

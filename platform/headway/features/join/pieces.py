@@ -15,7 +15,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.arrow import times
 from headway.features.join.point_in_time import Piece
-from headway.features.lake import from_lake
+from headway.features.lake import file_schema, from_lake, moment
 
 PIECE_ROWS = 1 << 20
 
@@ -33,7 +33,7 @@ class Span:
     def expression(self) -> pc.Expression:
         """Return the condition for files."""
         event, known = pc.field(EVENT_TIME), pc.field(KNOWN_TIME)
-        begin, end = _moment(self.begin), _moment(self.end)
+        begin, end = moment(self.begin), moment(self.end)
         if not self.known:
             return (event >= begin) & (event < end)
         return (event < end) & (known < end) & ((event >= begin) | (known >= begin))
@@ -51,7 +51,7 @@ def file_pieces(schema: pa.Schema, paths: Sequence[str], span: Span | None = Non
 
     Row groups that by their statistics have no row of the span are left out; without any, one piece has no rows.
     """
-    plain = pa.schema([pa.field(field.name, _small(field.type)) for field in schema])
+    plain = file_schema(schema)
     where = None if span is None else span.expression()
 
     def piece(data: Any) -> Piece:
@@ -102,11 +102,3 @@ def _held(part: Any) -> pa.Table:
 
     table: pa.Table = ray.get(part)
     return table
-
-
-def _moment(microseconds: int) -> pa.Scalar:
-    return pa.scalar(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-
-
-def _small(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_large_string(kind) else kind

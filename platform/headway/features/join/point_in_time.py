@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
-from headway.features.arrow import key_columns, locate, times, whole
+from headway.features.arrow import events_by, key_columns, locate, times, whole
 from headway.features.definitions import RowView, WindowView
 from headway.features.join.as_of import AsOf, Found, group
 from headway.features.windows.columns import WindowColumns, plan_of, window_columns
@@ -104,6 +104,24 @@ def view_columns(
         for name, column in piece.columns.items():
             columns[name][rows] = column
     return WindowColumns(columns=columns, status=status)
+
+
+def window_features(
+    view: WindowView, table: pa.Table, keys: pa.Table, at: Int64, *, cutoff: bool = True
+) -> WindowColumns:
+    """Evaluate a WindowView for label rows in any order, over source rows of which any may be of other keys.
+
+    Args:
+        view: What to evaluate.
+        table: Source rows: the columns of `with_times`.
+        keys: The label rows' keys, its entity's key columns; they may repeat, be unknown, or null.
+        at: int64[n], their times, UTC microseconds.
+        cutoff: Whether an event counts only once it is known.
+    """
+    index = KeyIndex.of(keys)
+    owner = index.number(key_columns(table, view.entity.keys, view.entity), table.num_rows)
+    events = events_by(view, table.filter(pa.array(owner >= 0)), owner[owner >= 0])
+    return view_columns(view, events, index.labels(len(at)), at, cutoff=cutoff)
 
 
 def row_columns(

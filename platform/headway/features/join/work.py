@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.core.times import EVENT_TIME
 from headway.core.types import Int64
-from headway.features.arrow import events_by, key_columns, needed
+from headway.features.arrow import key_columns, with_times
 from headway.features.definitions import Entity, RowView, View, WindowView
 from headway.features.join.pieces import Span, file_pieces, table_pieces
-from headway.features.join.point_in_time import KeyIndex, Piece, in_place, newest_rows, row_columns, view_columns
+from headway.features.join.point_in_time import Piece, in_place, newest_rows, row_columns, window_features
 from headway.features.lake import bucket_of
 
 _EVENTS_PER_PASS = 1 << 22
@@ -54,7 +54,7 @@ def split(item: Exchange) -> Iterator[pa.Table]:
     """Yield the files' rows piece by piece, each as a table per bucket of `bucket_column`."""
     entity, buckets = item.view.entity, item.view.source.buckets
     for piece in file_pieces(item.schema, item.paths):
-        table = piece(columns_of(item.view))
+        table = piece(with_times(item.view))
         keys = key_table(table, entity.keys, entity)
         bucket = bucket_of(keys[bucket_column(item.view)].combine_chunks(), buckets)
         for number in range(buckets):
@@ -66,7 +66,7 @@ def last_rows(work: Work, parts: Sequence[Any]) -> pa.Table:
     view = work.view
     assert isinstance(view, RowView)
     pieces = work.pieces(parts, work.span)
-    return newest_rows(view, pieces, work.keys, work.at, columns_of(view), cutoff=work.cutoff)
+    return newest_rows(view, pieces, work.keys, work.at, with_times(view), cutoff=work.cutoff)
 
 
 def evaluate(work: Work, parts: Sequence[Any], carried: Sequence[Any]) -> pa.Table:
@@ -80,16 +80,13 @@ def evaluate(work: Work, parts: Sequence[Any], carried: Sequence[Any]) -> pa.Tab
     if isinstance(work.view, RowView):
         pieces = [*table_pieces(carried), *work.pieces(parts, work.span)]
         return row_columns(work.view, pieces, work.keys, work.at, cutoff=work.cutoff).table
-    entity, tables, places = work.view.entity, [], []
+    tables, places = [], []
     for rows, span in _passes(work.view, work, parts):
-        columns = columns_of(work.view)
+        columns = with_times(work.view)
         table = pa.concat_tables(piece(columns) for piece in work.pieces(parts, span))
         keys = work.keys if rows is None else work.keys.take(pa.array(rows))
         at = work.at if rows is None else work.at[rows]
-        index = KeyIndex.of(keys)
-        owner = index.number(key_columns(table, entity.keys, entity), table.num_rows)
-        events = events_by(work.view, table.filter(pa.array(owner >= 0)), owner[owner >= 0])
-        found = view_columns(work.view, events, index.labels(len(at)), at, cutoff=work.cutoff)
+        found = window_features(work.view, table, keys, at, cutoff=work.cutoff)
         tables.append(pa.table({name: found.columns[name] for name in work.view.features}))
         places.append(rows)
     if places == [None]:
@@ -125,13 +122,6 @@ def _passes(view: WindowView, work: Work, parts: Sequence[Any]) -> Iterator[tupl
         end = max(begin + 1, int(np.searchsorted(at, max(fitting, above))))
         yield order[begin:end], Span(begin=low, end=int(at[end - 1]) + 1)
         begin = end
-
-
-def columns_of(view: View) -> list[str]:
-    """Return the columns of the source that an evaluation of the view reads."""
-    if isinstance(view, WindowView):
-        return list(dict.fromkeys([*needed(view), EVENT_TIME, KNOWN_TIME]))
-    return list(dict.fromkeys([*view.entity.keys, view.source.id, *view.columns, EVENT_TIME, KNOWN_TIME]))
 
 
 def bucket_column(view: View) -> str:

@@ -8,7 +8,6 @@ by any number of writers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,14 @@ import pyarrow as pa
 
 from headway.core.clock import Clock
 from headway.core.errors import Conflict
-from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME
-from headway.features.arrow import conform, keys, owned, times
+from headway.core.times import EVENT_TIME, KNOWN_TIME
+from headway.features.arrow import conform, keys, needed, owned, times
 from headway.features.definitions import RowView
 from headway.features.rows.codec import Row, encode, row_layout, row_prefix
 from headway.features.rows.value import replace
+from headway.features.status import SLACK
 from headway.features.windows.events import event_ids
+from headway.features.write_report import WriteReport
 
 _SWAP = """
 local lost = {}
@@ -48,22 +49,6 @@ return lost
 """
 _ATTEMPTS = 40
 _CHUNK = 512
-SLACK = 3 * DAY
-"""A row is kept this much longer than its ttl, for reads that come late."""
-
-
-@dataclass(kw_only=True)
-class RowReport:
-    """What a write of rows did."""
-
-    keys: int = 0
-    """Keys touched."""
-    rows: int = 0
-    """Rows given that have a key."""
-    outdated: int = 0
-    """Rows that a newer one of their key, given or stored, makes useless."""
-    retries: int = 0
-    """Keys written again because another writer was first."""
 
 
 class RowStore:
@@ -74,10 +59,10 @@ class RowStore:
         self._clock = clock
         self._swap = client.register_script(_SWAP)
 
-    def write(self, view: RowView, table: pa.Table) -> RowReport:
+    def write(self, view: RowView, table: pa.Table) -> WriteReport:
         """Put rows of the view's source into the store where they are the newest."""
         names, rows, given = newest(view, table)
-        report = RowReport(keys=len(names), rows=given, outdated=given - len(rows))
+        report = WriteReport(keys=len(names), events=given, pruned=given - len(rows))
         for begin in range(0, len(names), _CHUNK):
             self._put(view, names[begin : begin + _CHUNK], rows[begin : begin + _CHUNK], report)
         return report
@@ -86,12 +71,12 @@ class RowStore:
         """Take the view's row out of every key, and return how many keys had one."""
         removed = 0
         for names in self._scan(row_prefix(view.entity)):
-            report = RowReport()
+            report = WriteReport()
             self._put(view, names, [None] * len(names), report)
-            removed += len(names) - report.outdated
+            removed += len(names) - report.pruned
         return removed
 
-    def _put(self, view: RowView, names: Sequence[bytes], rows: Sequence[Row | None], report: RowReport) -> None:
+    def _put(self, view: RowView, names: Sequence[bytes], rows: Sequence[Row | None], report: WriteReport) -> None:
         tag = row_layout(view).tag
         todo = list(range(len(names)))
         for _ in range(_ATTEMPTS):
@@ -102,7 +87,7 @@ class RowStore:
                 row = rows[i]
                 new, alone = replace(old, view.entity, tag, row)
                 if new is None:
-                    report.outdated += 1
+                    report.pruned += 1
                     continue
                 changed.append(i)
                 arguments += [old or b"", new, 0 if row is None else self._expiry(view, row, alone=alone)]
@@ -140,16 +125,11 @@ class RowStore:
             yield batch
 
 
-def needed_rows(view: RowView) -> list[str]:
-    """Return the columns of the source that a row view reads, without the times."""
-    return list(dict.fromkeys([*view.entity.keys, view.source.id, *view.columns]))
-
-
 def newest(view: RowView, table: pa.Table) -> tuple[list[bytes], list[Row], int]:
     """Return the store's key and the newest row of each key, and how many rows have a key at all."""
     layout = row_layout(view)
     source = view.source
-    table = owned(conform(source, table, needed_rows(view)), view.entity)
+    table = owned(conform(source, table, needed(view)), view.entity)
     given = table.num_rows
     if given == 0:
         return [], [], 0

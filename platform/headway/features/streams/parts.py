@@ -13,7 +13,7 @@ from headway.core.errors import DefinitionError
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, Overflow, View, WindowView
 from headway.features.ingest import Appender
-from headway.features.online_store import History
+from headway.features.online_store import LakeRows
 from headway.features.streams.port import EventStream
 from headway.features.streams.segment import Limits
 from headway.governance.audit_event import AuditSink
@@ -30,7 +30,7 @@ class Parts:
     """All of the source."""
     committer: Appender
     online_url: str
-    history: History | None
+    history: LakeRows | None
     """The lake's rows of some keys, for events that come after their tile; None: the views are exact."""
     refill: Callable[[Sequence[View]], object] | None
     """Writes the views from the lake, after the online store lost its state; None: a person has to."""

@@ -9,10 +9,10 @@ import redis
 
 from headway.core.errors import Unavailable
 from headway.features.definitions import WindowView
+from headway.features.status import SLACK
 from headway.features.streams.status import Budget, StateSize
 from headway.features.windows import codec
 from headway.features.windows.events import EVENT, NEVER
-from headway.features.windows.merging import SLACK
 from headway.features.windows.tiles import LATEST, tile_layout
 
 _CHUNK = 512

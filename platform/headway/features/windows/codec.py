@@ -17,8 +17,7 @@ import numpy as np
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import CorruptState
 from headway.core.types import Int64
-from headway.features.definitions import RowView, View, WindowView
-from headway.features.rows.codec import shape_sha256
+from headway.features.definitions import WindowView
 from headway.features.windows.events import NEVER, VALUES, Events
 from headway.features.windows.tiles import Summaries, TileLayout, tile_layout, tiles_of
 
@@ -41,13 +40,6 @@ def prefix(view: WindowView) -> bytes:
         **({"max_events": view.max_events} if view.exact else {"hop": view.step}),
     }
     return f"headway:f:{view.name}@{sha256(canonical(shape))[:8]}:".encode()
-
-
-def watermark_key(view: View) -> bytes:
-    """Return the key of the view's watermark."""
-    if isinstance(view, RowView):
-        return f"headway:w:{view.name}@{shape_sha256(view)[:8]}".encode()
-    return b"headway:w:" + prefix(view)[len(b"headway:f:") : -1]
 
 
 def width(view: WindowView) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from headway.core.errors import InvalidValue
-from headway.core.times import DAY
 from headway.core.types import Int64
 from headway.features.definitions import Overflow, WindowView
+from headway.features.status import SLACK
 from headway.features.windows import codec
 from headway.features.windows.events import EVENT, FOREVER, KNOWN, NULL, Events, build_events
 from headway.features.windows.tiles import (
@@ -32,8 +32,6 @@ from headway.features.windows.tiles import (
     tiles_of,
 )
 
-SLACK = 3 * DAY
-"""Events are kept this much longer than the longest window, and single, for reads that come late."""
 _SINGLE = 256
 """Of a busy key so many events stay single, whatever their age."""
 
