@@ -1,0 +1,174 @@
+"""From messages to rows of a source: what cannot be one becomes a dead letter that says why.
+
+Pure: the same messages and the same horizon give the same rows, so that a batch can be made again after a crash. A
+message is a JSON object with the source's columns and `event_time`; without `known_time` an event was known when the
+stream took it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, format_duration
+from headway.core.types import Int64
+from headway.features.aggregates import HASHED
+from headway.features.arrow import ARROW_TYPES, numbers
+from headway.features.definitions import EventSource, View, WindowView
+from headway.features.streams.port import Message
+
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Time = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)] | datetime
+_TYPES: dict[str, Any] = {
+    "int64": _Int64,
+    "float32": float,
+    "float64": float,
+    "string": str,
+    "bool": bool,
+    "timestamp": _Time,
+}
+_FARTHEST = 999 * 365 * DAY
+_LARGEST = float(2**53)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is no event."""
+
+    message: Message
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Decoded:
+    """What a batch of messages holds."""
+
+    rows: pa.Table
+    """The source's columns, event_time and known_time, in the order of the messages."""
+    dead: list[DeadLetter] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+    """Fields that came and that the source does not have; they are left out."""
+
+
+class Decoder:
+    """Reads messages of one source, for certain views."""
+
+    def __init__(self, source: EventSource, views: Sequence[View]) -> None:
+        """Compile the source's columns."""
+        self._source = source
+        self._names = list(source.columns)
+        self._bounds = sorted(
+            {
+                (column, scale)
+                for view in views
+                if isinstance(view, WindowView)
+                for column, scale in view.columns
+                if scale != HASHED
+            }
+        )
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+            (f"c{i}", _TYPES[dtype] if name == source.id else _TYPES[dtype] | None)
+            for i, (name, dtype) in enumerate(source.columns.items())
+        ]
+        fields += [("event", _Time), ("known", _Time | None, None)]
+        rename = {f"c{i}": name for i, name in enumerate(self._names)} | {"event": EVENT_TIME, "known": KNOWN_TIME}
+        loose = msgspec.defstruct("Event", fields, rename=rename, gc=False)
+        strict = msgspec.defstruct("StrictEvent", fields, rename=rename, gc=False, forbid_unknown_fields=True)
+        self._strict = msgspec.json.Decoder(strict)
+        self._loose = msgspec.json.Decoder(loose)
+        self._fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+    def decode(self, messages: Sequence[Message], horizon: int) -> Decoded:
+        """Return rows and dead letters; no event may lie further than the source's `max_ahead` after the horizon."""
+        found: list[Any] = []
+        places: list[int] = []
+        reasons: dict[int, str] = {}
+        unknown: set[str] = set()
+        decode = self._strict.decode
+        for place, message in enumerate(messages):
+            try:
+                found.append(decode(message.value))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                try:
+                    found.append(self._loose.decode(message.value))
+                    unknown.update(self._fields.decode(message.value))
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    reasons[place] = _first_line(error)
+                    continue
+            places.append(place)
+        unknown -= {*self._names, EVENT_TIME, KNOWN_TIME}
+        rows = self._table(found, [messages[place].published for place in places])
+        refused = self._refused(rows, horizon)
+        if refused:
+            reasons |= {places[row]: reason for row, reason in refused.items()}
+            kept = np.ones(rows.num_rows, np.bool_)
+            kept[list(refused)] = False
+            rows = rows.filter(pa.array(kept))
+        dead = [DeadLetter(message=messages[place], reason=reasons[place]) for place in sorted(reasons)]
+        return Decoded(rows=rows, dead=dead, unknown=unknown)
+
+    def _table(self, events: Sequence[Any], published: Sequence[int]) -> pa.Table:
+        columns = {}
+        for i, (name, dtype) in enumerate(self._source.columns.items()):
+            values = [getattr(event, f"c{i}") for event in events]
+            if dtype == "timestamp":
+                values = [None if value is None else _microseconds(value) for value in values]
+            wide = pa.array(values, pa.float64() if dtype == "float32" else ARROW_TYPES[dtype])
+            columns[name] = wide.cast(pa.float32(), safe=False) if dtype == "float32" else wide
+        columns[EVENT_TIME] = pa.array([_microseconds(event.event) for event in events], pa.int64())
+        columns[KNOWN_TIME] = pa.array(
+            [
+                at if event.known is None else _microseconds(event.known)
+                for event, at in zip(events, published, strict=True)
+            ],
+            pa.int64(),
+        )
+        return pa.table(columns)
+
+    def _refused(self, rows: pa.Table, horizon: int) -> dict[int, str]:
+        """Return row → why lake or views could not take it; of several reasons the first."""
+        reasons: dict[int, str] = {}
+        event, known = _int64(rows, EVENT_TIME), _int64(rows, KNOWN_TIME)
+        ahead = self._source.max_ahead
+        far = f"is more than {format_duration(ahead)} after"
+        for name, wrong in (
+            (f"{EVENT_TIME}: is more than 999 years from 1970", np.abs(event) > _FARTHEST),
+            (f"{KNOWN_TIME}: is more than 999 years from 1970", np.abs(known) > _FARTHEST),
+            (f"{EVENT_TIME}: {far} the clock", event > horizon + ahead),
+            (f"{KNOWN_TIME}: {far} the clock", known > horizon + ahead),
+            (f"{EVENT_TIME}: {far} its known_time", event - ahead > known),
+            *(
+                (f"{column}: times {scale} does not fit 53 bits", self._too_large(rows, column, scale))
+                for column, scale in self._bounds
+            ),
+        ):
+            for row in np.flatnonzero(wrong).tolist():
+                reasons.setdefault(row, name)
+        return reasons
+
+    def _too_large(self, rows: pa.Table, column: str, scale: int) -> npt.NDArray[np.bool_]:
+        values = numbers(rows, column, self._source.columns[column]).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.abs(np.rint(values * scale)) >= _LARGEST
+
+
+def _int64(rows: pa.Table, name: str) -> Int64:
+    return np.asarray(rows[name].to_numpy(), np.int64)
+
+
+def _microseconds(value: int | datetime) -> int:
+    if isinstance(value, int):
+        return value
+    delta = (value if value.tzinfo is not None else value.replace(tzinfo=UTC)) - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300] or type(error).__name__

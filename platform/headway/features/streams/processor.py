@@ -1,0 +1,297 @@
+"""Brings one partition into lake and online store, each event once in its effect, wherever the process dies.
+
+A micro-batch is decoded and merged into the online store at once, where events are known by their ids. The lake gets
+segments of many micro-batches: their range is recorded, the batch appended under an id made of topic, partition and
+offsets, then the checkpoint moves. What a crash left is done again from the checkpoint with the same outcome: messages
+after a recorded range in any pieces, those of a recorded range as that very segment. Any fault drops what is in memory
+and starts from there too, so the stream is the only buffer: while lake or online store is away, lag grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from headway.core.errors import NotFound, Unauthenticated, Unavailable
+from headway.core.times import KNOWN_TIME
+from headway.core.types import Principal
+from headway.features.definitions import WindowView
+from headway.features.online_store import OnlineStore
+from headway.features.streams.checkpoint import Claim, Fenced, Plan
+from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
+from headway.features.streams.decoding import Decoder
+from headway.features.streams.parts import Parts, Progress
+from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
+from headway.features.streams.segment import Segment
+from headway.features.streams.watermarks import LOST, PartitionWatermarks
+
+
+class PartitionProcessor:
+    """One partition; not to be shared by threads."""
+
+    def __init__(self, parts: Parts, partition: int) -> None:
+        """Claim nothing yet: the first step does."""
+        self.partition = partition
+        self._parts = parts
+        self._decoder = Decoder(parts.source, parts.views)
+        history = None if parts.history is None else self._history
+        self._online = OnlineStore(parts.online_url, clock=parts.clock, history=history)
+        self._watermarks = PartitionWatermarks(parts.online_url)
+        self._claim: Claim | None = None
+        self._topic: Topic | None = None
+        self._segment: Segment | None = None
+        self._position = 0
+        self._watermark = 0
+        self._told = 0
+        """The watermark that the online store was told last."""
+        self._unknown: set[str] = set()
+        self._fenced: Fenced | None = None
+
+    def step(self, wait_s: float = 0.0) -> int:
+        """Process one micro-batch and return how many messages it had, after waiting for the first.
+
+        Raises Fenced, for good, where another processor took over. Any other error may pass: the next step starts again
+        from the checkpoint.
+        """
+        return int(self._guarded(lambda: self._step(wait_s)))
+
+    def flush(self) -> None:
+        """Bring what is pending to the lake and move the checkpoint."""
+        self._guarded(self._finish)
+
+    def skip_gap(self) -> int:
+        """Go on after messages that the stream dropped unread; return how many these were, and remember it."""
+        return int(self._guarded(self._skip_gap))
+
+    @property
+    def progress(self) -> Progress:
+        """Where it is."""
+        at = None if self._claim is None else self._claim.checkpoint
+        segment = self._segment
+        return Progress(
+            partition=self.partition,
+            epoch=0 if at is None else at.epoch,
+            position=self._position,
+            checkpoint=0 if at is None else at.offset,
+            watermark=self._watermark,
+            pending_rows=0 if segment is None else segment.rows,
+            pending_bytes=0 if segment is None else segment.size,
+            rows=0 if at is None else at.rows,
+            dead=0 if at is None else at.dead,
+            lost=0 if at is None else at.lost,
+            unknown=tuple(sorted(self._unknown)),
+        )
+
+    def end(self) -> int:
+        """Return the stream's next offset, beside `position` the lag."""
+        _, topic = self._opened()
+        return self._parts.stream.bounds(topic, self.partition).end
+
+    def close(self) -> None:
+        """Close the connections; what is pending is done again by the next processor."""
+        self._drop()
+        self._online.close()
+        self._watermarks.close()
+
+    def _guarded(self, act: Callable[[], Any]) -> Any:
+        if self._fenced is not None:
+            raise self._fenced
+        try:
+            return act()
+        except Fenced as error:
+            self._fenced = error
+            raise
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        self._claim, self._segment = None, None
+
+    def _opened(self) -> tuple[Claim, Topic]:
+        if self._claim is None or self._topic is None:
+            self._principal()
+            self._topic = self._parts.stream.topic(self._parts.topic)
+            claim = self._claim = Claim(self._parts.control, self._topic, self.partition)
+            self._position = claim.checkpoint.offset
+            self._watermark = self._told = claim.checkpoint.watermark
+            if claim.checkpoint.plan is not None:
+                self._recover(claim.checkpoint.plan)
+        return self._claim, self._topic
+
+    def _step(self, wait_s: float) -> int:
+        _, topic = self._opened()
+        asked = self._parts.clock.now()
+        if self._segment is not None and asked >= self._segment.due:
+            self._finish()
+        messages = self._parts.stream.read(
+            topic, self.partition, self._position, limit=self._parts.limits.batch_rows, wait_s=wait_s
+        )
+        if not messages:
+            self._advance(asked)
+            return 0
+        known = self._take(messages)
+        self._advance(min(known, self._parts.clock.now()))
+        assert self._segment is not None
+        if self._segment.committed or self._segment.full(self._parts.limits):
+            self._finish()
+        return len(messages)
+
+    def _take(self, messages: Sequence[Message]) -> int:
+        """Decode messages and merge them into the views; return the largest known_time among them."""
+        if self._segment is None:
+            now, age = self._parts.clock.now(), self._parts.limits.segment_age
+            self._segment = Segment(first=self._position, end=self._position, horizon=now + age, due=now + age)
+        rows = self._decode(self._segment, messages)
+        self._write(rows)
+        return int(np.max(rows[KNOWN_TIME].to_numpy())) if rows.num_rows else 0
+
+    def _decode(self, segment: Segment, messages: Sequence[Message]) -> pa.Table:
+        decoded = self._decoder.decode(messages, segment.horizon)
+        self._unknown |= decoded.unknown
+        self._position = messages[-1].offset + 1
+        segment.add(decoded, self._position)
+        return decoded.rows
+
+    def _write(self, rows: pa.Table) -> None:
+        if rows.num_rows:
+            for view in self._parts.views:
+                self._online.write(view, rows)
+
+    def _advance(self, watermark: int) -> None:
+        """Say that the partition is complete up to a known_time; it never goes back."""
+        _, topic = self._opened()
+        self._watermark = max(self._watermark, watermark)
+        least = self._watermarks.advance(topic, self.partition, self._watermark, floor=self._told)
+        if least == LOST:
+            self._refill()
+            least = self._watermarks.advance(topic, self.partition, self._watermark)
+        self._told = self._watermark
+        if least:
+            for view in self._parts.views:
+                self._online.set_watermark(view, least)
+
+    def _refill(self) -> None:
+        """Bring back to the views what the lake has, and what is pending here."""
+        if self._parts.refill is None:
+            raise Unavailable(
+                f"the online store lost events of {self._parts.source.name}",
+                retry_after_s=60.0,
+                hint="headway features materialize, then start the stream with refill",
+            )
+        with suppress(NotFound):  # a source that was never committed has nothing to bring back
+            self._parts.refill(self._parts.views)
+        for rows in [] if self._segment is None else self._segment.tables:
+            self._write(rows)
+
+    def _recover(self, plan: Plan) -> None:
+        """Make a recorded segment again and bring it everywhere; what has it already takes nothing."""
+        assert self._topic is not None
+        segment = Segment(first=plan.first, end=plan.first, horizon=plan.horizon, due=0)
+        self._segment = segment
+        while self._position < plan.end:
+            limit = min(self._parts.limits.batch_rows, plan.end - self._position)
+            messages = self._parts.stream.read(self._topic, self.partition, self._position, limit=limit, wait_s=1.0)
+            inside = [message for message in messages if message.offset < plan.end]
+            if inside:
+                self._decode(segment, inside)
+            elif messages:  # a compaction took the rest
+                self._position = segment.end = plan.end
+            else:
+                self._require(plan.end)
+        segment.planned = True
+        for rows in segment.tables:
+            self._write(rows)
+        self._finish()
+
+    def _require(self, end: int) -> None:
+        """Raise OffsetBeyondEnd where the stream ends before an offset that was read already."""
+        assert self._topic is not None
+        bounds = self._parts.stream.bounds(self._topic, self.partition)
+        if bounds.end < end:
+            raise OffsetBeyondEnd(self._topic.name, self.partition, end, bounds.end)
+
+    def _principal(self) -> Principal:
+        """Return who ingests; Unauthenticated or Forbidden where nobody may."""
+        principal = self._parts.principal()
+        if principal.expires <= self._parts.clock.now():
+            raise Unauthenticated(f"the identity of {principal.sub} has expired", hint="give the stream another")
+        principal.require("ingest", self._parts.source.name)
+        return principal
+
+    def _history(self, view: WindowView, keys: npt.NDArray[np.generic]) -> pa.Table:
+        """Return the lake's rows of keys; events that are pending here go there first, for they are part of them."""
+        self._commit()
+        assert self._parts.history is not None
+        return self._parts.history(view, keys)
+
+    def _commit(self) -> None:
+        """Bring the segment to the lake."""
+        segment = self._segment
+        if segment is None or segment.committed:
+            return
+        claim, topic = self._opened()
+        if not segment.planned:
+            claim.save(msgspec.structs.replace(claim.checkpoint, plan=segment.plan))
+            segment.planned = True
+        principal = self._principal()
+        batch = batch_id(topic, self.partition, segment.first, segment.end)
+        if segment.dead:
+            letters = table_of(self._parts.source.name, topic.name, self.partition, segment.dead)
+            self._parts.committer.append(DEAD_LETTERS, letters, batch)
+        if segment.rows:
+            self._parts.committer.append(self._parts.source, pa.concat_tables(segment.tables), batch)
+        segment.committed = True
+        self._parts.audit.append(
+            actor=principal.sub,
+            kind=principal.kind,
+            action="data.ingest",
+            resource=f"{self._parts.source.table}#{batch}",
+            purpose=principal.purpose,
+            outcome="done",
+        )
+
+    def _finish(self) -> None:
+        """Bring the segment to the lake, then move offset, watermark and counts in one step."""
+        self._commit()
+        segment = self._segment
+        if segment is None:
+            return
+        claim, topic = self._opened()
+        before = claim.checkpoint
+        claim.save(
+            msgspec.structs.replace(
+                before,
+                offset=segment.end,
+                watermark=self._watermark,
+                rows=before.rows + segment.rows,
+                dead=before.dead + len(segment.dead),
+                plan=None,
+            )
+        )
+        self._segment = None
+        self._parts.stream.release(topic, self.partition, segment.end)
+
+    def _skip_gap(self) -> int:
+        claim, topic = self._opened()
+        self._finish()
+        try:
+            self._parts.stream.read(topic, self.partition, self._position, limit=1)
+        except RetentionGap as gap:
+            lost = gap.first - self._position
+            before = claim.checkpoint
+            claim.save(msgspec.structs.replace(before, offset=gap.first, lost=before.lost + lost))
+            self._position = gap.first
+            return lost
+        return 0
+
+
+def batch_id(topic: Topic, partition: int, first: int, end: int) -> str:
+    """Return the identity of a segment in the lake."""
+    return f"{topic.name}@{topic.identity[:12]}:{partition}:{first}-{end - 1}"

@@ -1,0 +1,60 @@
+"""How much a window view holds in the online store: counted key by key, without holding more than a few."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import redis
+
+from headway.core.errors import Unavailable
+from headway.features.definitions import WindowView
+from headway.features.status import SLACK
+from headway.features.streams.status import Budget, StateSize
+from headway.features.windows import codec
+from headway.features.windows.events import EVENT, NEVER
+from headway.features.windows.tiles import LATEST, tile_layout
+
+_CHUNK = 512
+
+
+def measure(url: str, view: WindowView, budget: Budget, now: int) -> StateSize:
+    """Return keys, bytes and overdue keys of a view; reads all of its values once."""
+    client: Any = redis.Redis.from_url(url, socket_timeout=10.0, decode_responses=False)
+    layout = None if view.exact else tile_layout(view)
+    keys = size = overdue = 0
+    try:
+        names: list[bytes] = []
+        for name in client.scan_iter(match=codec.prefix(view) + b"*", count=_CHUNK):
+            names.append(name)
+            if len(names) == _CHUNK:
+                count, more, late = _chunk(client, view, layout, names, budget, now)
+                keys, size, overdue = keys + count, size + more, overdue + late
+                names.clear()
+        count, more, late = _chunk(client, view, layout, names, budget, now)
+    except redis.RedisError as error:
+        raise Unavailable(
+            f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status"
+        ) from error
+    finally:
+        client.close()
+    return StateSize(view=view.name, keys=keys + count, bytes=size + more, overdue=overdue + late)
+
+
+def _chunk(
+    client: Any, view: WindowView, layout: Any, names: list[bytes], budget: Budget, now: int
+) -> tuple[int, int, int]:
+    values = [value for value in client.mget(names) if value is not None] if names else []
+    if not values:
+        return 0, 0, 0
+    size = sum(map(len, values)) + sum(map(len, names))
+    if view.horizon is None:
+        return len(values), size, 0
+    events, _ = codec.unpack(view, values, layout)
+    newest = np.full(len(values), NEVER)
+    np.maximum.at(newest, np.repeat(np.arange(len(values)), np.diff(events.offsets)), events.records[:, EVENT])
+    if events.tiles is not None:
+        owners = np.repeat(np.arange(len(values)), np.diff(events.tiles.offsets))
+        np.maximum.at(newest, owners, events.tiles.records[:, LATEST])
+    overdue = (newest != NEVER) & (newest < now - view.horizon - SLACK - budget.key_age)
+    return len(values), size, int(overdue.sum())

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from headway.features.streams.drivers import kafka as driver
+from headway.features.streams.drivers.kafka import KafkaStream
+from headway.features.streams.port import Topic
+from tests.features.streams.conformance import StreamConformance
+from tests.features.streams.kafka import MockKafka
+
+
+class KafkaPeer:
+    def __init__(self, cluster: MockKafka) -> None:
+        self._cluster = cluster
+        self._numbers = count()
+
+    def client(self) -> KafkaStream:
+        return KafkaStream(self._cluster.servers)
+
+    def create(self, partitions: int) -> Topic:
+        name = f"t{next(self._numbers)}"
+        self._cluster.create(name, partitions)
+        return self.client().topic(name)
+
+    def vanish(self, topic: Topic) -> None:
+        self._cluster.vanish(topic.name)
+
+    def lose(self, topic: Topic) -> None:
+        stream = self.client()
+        for i in range(12):  # more than the broker keeps
+            stream.publish(topic, [(b"k", bytes([i]) * 800_000)])
+
+    def down(self) -> None:
+        self._cluster.down()
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaPeer]:
+    monkeypatch.setattr(driver, "_TIMEOUT_S", 2.0)
+    cluster = MockKafka()
+    yield KafkaPeer(cluster)
+    cluster.close()
+
+
+class TestKafkaStream(StreamConformance):
+    pass

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import pytest
+
+from headway.core.clock import SystemClock
+from headway.core.control import RedisControlStore
+from headway.core.errors import Unavailable
+from headway.features.committer import Batch
+from headway.features.definitions import EventSource
+from headway.features.ingest import Appender
+from headway.features.lake import Location, TableSpec
+from headway.features.streams.drivers.redis import RedisStream
+from headway.features.streams.group import NAMESPACE, PartitionGroup, start
+from headway.features.streams.parts import Parts
+from tests.features.streams.world import TOPIC, World, message, payments
+from tests.features.valkey import Valkey
+
+
+@pytest.fixture
+def server() -> Iterator[Valkey]:
+    folder = Path(tempfile.mkdtemp(prefix="v"))
+    server = Valkey(folder, "--appendonly", "yes", "--appendfsync", "always")
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(folder)
+
+
+def world(url: str, lake: Location) -> World:
+    return World(url, lake, SystemClock(), RedisStream(url), RedisControlStore(url), segment_age=200_000)
+
+
+def parts(url: str, lake: Location) -> Parts:
+    return world(url, lake).parts
+
+
+class OneAtATime:
+    """Serves several threads, as the committer's actor does."""
+
+    def __init__(self, committer: Appender) -> None:
+        self._committer, self._lock = committer, Lock()
+
+    def append(self, table: EventSource | TableSpec, data: Batch, batch_id: str) -> int:
+        with self._lock:
+            return self._committer.append(table, data, batch_id)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_group_goes_on_after_its_server_was_away(server: Valkey, lake: Location) -> None:
+    stream = RedisStream(server.url)
+    topic = stream.create(TOPIC, partitions=2)
+    stream.publish(topic, [message(event) for event in payments(0, 30)])
+    seen = world(server.url, lake)
+    group = PartitionGroup(lambda: seen.parts, [0, 1])
+    until(lambda: sum(status.progress.rows for status in group.status()) == 30)
+    server.kill()
+    until(lambda: {status.state for status in group.status()} == {"waiting"})
+    assert all(status.failing_since and status.error for status in group.status())
+    server.start()
+    stream = RedisStream(server.url)
+    stream.publish(topic, [message(event) for event in payments(30, 30)])
+    until(lambda: sum(status.progress.rows for status in group.status()) == 60)
+    until(lambda: [(status.state, status.lag) for status in group.status()] == [("running", 0)] * 2)
+    group.stop()
+    assert seen.in_lake() == seen.online_ids() == list(range(60))
+
+
+def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(server: Valkey, lake: Location) -> None:
+    stream = RedisStream(server.url)
+    topic = stream.create(TOPIC, partitions=1)
+    seen = world(server.url, lake)
+    shared = dataclasses.replace(seen.parts, committer=OneAtATime(seen.parts.committer))
+    old = PartitionGroup(lambda: shared, [0])
+    until(lambda: bool(old.status()))
+    new = PartitionGroup(lambda: shared, [0])
+    until(lambda: bool(new.status()))
+    stream.publish(topic, [message(event) for event in payments(0, 30)])
+    until(lambda: "fenced" in {status.state for status in [*old.status(), *new.status()]})
+    new.stop()
+    old.stop()
+    assert seen.in_lake() == seen.online_ids() == list(range(30))
+    assert seen.checkpoint().rows == 30
+
+
+def test_a_group_that_cannot_begin_says_why(server: Valkey, lake: Location) -> None:
+    def build() -> Parts:
+        raise Unavailable("no lake today", retry_after_s=1.0)
+
+    group = PartitionGroup(build, [0])
+    until(lambda: "no lake today" in group.error())
+    assert group.status() == []
+    group.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_actor_is_restarted_and_goes_on(server: Valkey, lake: Location) -> None:
+    import ray
+
+    stream = RedisStream(server.url)
+    topic = stream.create(TOPIC, partitions=2)
+    build = partial(parts, server.url, lake)
+    (actor,) = start(TOPIC, build, 2)
+    try:
+        for first in (0, 30):
+            stream.publish(topic, [message(event) for event in payments(first, 30)])
+            until(lambda: sum(status.progress.rows for status in ray.get(actor.status.remote())) >= first + 30)  # noqa: B023
+            ray.kill(actor, no_restart=False)
+        assert ray.get_actor(f"headway-stream-{TOPIC}-0", namespace=NAMESPACE) == start(TOPIC, build, 2)[0]
+    finally:
+        ray.kill(actor)
+    seen = world(server.url, lake)
+    assert seen.in_lake() == seen.online_ids() == list(range(60))
