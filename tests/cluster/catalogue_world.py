@@ -23,7 +23,8 @@ def a_catalogue() -> Catalogue:
     first = FeatureService(name="first", views=(activity,), request={"amount": "float32"}, description=HOSTILE)
     second = FeatureService(name="second", views=(activity, ever), request={})
     table = TableStatus(
-        table="events.payments", rows=1_234, files=2, mebibytes=0.1, snapshots=3, snapshot_id=77, small=0, pinned=0, waiting=0,
+        table="events.payments", rows=1_234, files=2, mebibytes=0.1, snapshots=3, snapshot_id=77,
+        small=0, pinned=0, waiting=0,
         committed="2026-01-01T00:00:00Z",
     )  # fmt: skip
     cards = tuple(service_card(service) for service in (first, second))
