@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NAME ?= serving
 
 .DELETE_ON_ERROR:
-.PHONY: venv demo test lint bench clean
+.PHONY: venv demo test soak lint bench clean
 
 venv: $(STAMP)
 
@@ -21,7 +21,10 @@ demo: venv
 	$(BIN)/headway demo
 
 test: venv
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m "not soak" $(TESTS)
+
+soak: venv
+	$(BIN)/python -m pytest -m soak $(TESTS)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ def start(lake: Location, role: str, *numbers: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, *map(str, numbers)], stdout=out)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_eight_writers_and_upkeep_killed_at_random_neither_lose_nor_double_a_row(tmp_path: Path) -> None:
     lake = Location(catalog_uri=f"sqlite:///{tmp_path}/c.db?timeout=1", warehouse=f"file://{tmp_path}/w")
     Committer(lake).ensure(SOURCE)
@@ -59,7 +59,7 @@ def test_eight_writers_and_upkeep_killed_at_random_neither_lose_nor_double_a_row
     check(lake, WRITERS * BATCHES)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_process_killed_at_any_call_leaves_the_lake_whole(tmp_path: Path) -> None:
     lake = Location(catalog_uri=f"sqlite:///{tmp_path}/c.db", warehouse=f"file://{tmp_path}/w")
     process = start(lake, "die", ROUNDS, 5)

@@ -194,7 +194,7 @@ print("finished")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_source_several_times_the_object_store(tmp_path: Path) -> None:
     """Starts its own small Ray: in a process of its own, because this one may be in another."""

@@ -62,7 +62,7 @@ print("finished")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.ray
 def test_an_exchanged_source_several_times_the_object_store(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory

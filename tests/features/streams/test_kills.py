@@ -90,7 +90,7 @@ class Producer:
             time.sleep(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kills_at_random_lose_nothing_and_count_nothing_twice(server: Valkey, stream_url: str, lake: Location) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.features.streams.victim", "pyiceberg.catalog.sql", "pyiceberg.io.pyarrow"])

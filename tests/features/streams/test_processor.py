@@ -188,7 +188,7 @@ class Killer:
         self._patch.undo()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("after", [False, True])
 def test_a_death_at_any_effect_loses_nothing_and_counts_nothing_twice(
     make: Make, stream: RedisStream, topic: Topic, clock: ManualClock, after: bool

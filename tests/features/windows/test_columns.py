@@ -75,7 +75,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(-5, 200)), max_size=12)
 
 
 @given(histories(), ROWS, st.booleans(), st.integers(1, 8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_agrees_with_the_oracle_to_the_bit(
     history: list[Event], rows: list[tuple[int, int]], cutoff: bool, cap: int
 ) -> None:
@@ -86,7 +86,7 @@ def test_agrees_with_the_oracle_to_the_bit(
 
 
 @given(histories(), ROWS, st.booleans(), st.sampled_from(["1us", "3us", "7us", "10us"]), st.sampled_from([0, 1, 5, 64]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_hop_tiles_agree_with_the_oracle_to_the_bit(
     history: list[Event], rows: list[tuple[int, int]], cutoff: bool, hop: str, more_than: int
 ) -> None:
