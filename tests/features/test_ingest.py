@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,6 @@ from tests.features.test_online import table
 from tests.features.valkey import Valkey
 
 VIEW = a_view(retention=DAY)
-
-
-@pytest.fixture
-def server() -> Iterator[Valkey]:
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
 
 
 class World:

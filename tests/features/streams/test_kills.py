@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
@@ -32,16 +29,6 @@ from tests.features.test_online import table
 from tests.features.valkey import Valkey
 
 KEYS, PARTITIONS = 40, 2
-
-
-@pytest.fixture
-def server() -> Iterator[Valkey]:
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["redis", "kafka"])

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,16 +41,6 @@ def topic(stream: RedisStream) -> Topic:
 def make(online_url: str, lake: Location, clock: ManualClock, stream: RedisStream) -> Make:
     control = MemoryControlStore()
     return lambda url=online_url, **given: World(url, lake, clock, stream, control, **given)
-
-
-@pytest.fixture
-def server() -> Iterator[Valkey]:
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
 
 
 def drain(processor: PartitionProcessor) -> int:
