@@ -143,31 +143,38 @@ def base_url(at: Installation) -> str:
 
 
 def _run(use_case: str, options: dict[str, Any]) -> None:
-    from ray import serve
-
     from headway.serving import application
 
-    target = application(use_case, **options)
+    run_application(use_case, application(use_case, **options), f"/{use_case}")
+
+
+def run_application(name: str, target: Any, prefix: str) -> None:
+    """Roll one application out, beside the others, and wait until all of its replicas are the new ones and healthy.
+
+    Raises ServiceFailed where they do not become so in time; the old ones still serve.
+    """
+    from ray import serve
+
     try:
-        serve.run(target, name=use_case, route_prefix=f"/{use_case}", blocking=False)
+        serve.run(target, name=name, route_prefix=prefix, blocking=False)
     except RuntimeError as error:  # what Serve raises when a replica's constructor does
-        raise _not_ready(use_case, serve.status().applications[use_case]) from error
+        raise _not_ready(name, serve.status().applications[name]) from error
     deadline = time.monotonic() + _READY_S
     while True:
-        app = serve.status().applications[use_case]
+        app = serve.status().applications[name]
         deployments = app.deployments.values()
         settled = all(item.status == "HEALTHY" and set(item.replica_states) == {"RUNNING"} for item in deployments)
         if app.status == "RUNNING" and settled:
             return
         if app.status == "DEPLOY_FAILED" or time.monotonic() > deadline:
-            raise _not_ready(use_case, app)
+            raise _not_ready(name, app)
         time.sleep(_POLL_S)
 
 
-def _not_ready(use_case: str, app: Any) -> ServiceFailed:
+def _not_ready(name: str, app: Any) -> ServiceFailed:
     """Return the error of an application that did not settle: its state, and the last words of its replicas."""
     said = [item.message.strip().splitlines()[-1] for item in app.deployments.values() if item.message.strip()]
     return ServiceFailed(
-        f"{use_case} did not become ready: {'; '.join(said) or app.message or app.status}"[:2_000],
+        f"{name} did not become ready: {'; '.join(said) or app.message or app.status}"[:2_000],
         hint="replicas that served before still do; see the replica logs: headway status",
     )

@@ -34,7 +34,7 @@ class Names:
 
     @property
     def secrets(self) -> str:
-        """Secret that the installation provides: redis-features-url, redis-control-url, gcs-redis-password."""
+        """Secret that the installation provides: redis-features-url and -control-url, stream-url, gcs password."""
         return f"{self.service}-secrets"
 
     @property

@@ -142,6 +142,7 @@ def _template(names: Names, cluster: Cluster, *, component: str, account: str, r
                     "env": [
                         *({"name": key, "value": value} for key, value in ray_environment().items()),
                         *(_secret(names, variable, key) for variable, key in SECRETS.items()),
+                        _secret(names, "HEADWAY_STREAM_URL", "stream-url", optional=True),
                     ],
                     "envFrom": [{"configMapRef": {"name": names.settings}}],
                     "resources": {"requests": resources, "limits": resources},
@@ -168,5 +169,6 @@ SECRETS = {"HEADWAY_REDIS_FEATURES_URL": "redis-features-url", "HEADWAY_REDIS_CO
 """Environment variable → key of the secret: these addresses carry passwords."""
 
 
-def _secret(names: Names, variable: str, key: str) -> Manifest:
-    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": names.secrets, "key": key}}}
+def _secret(names: Names, variable: str, key: str, *, optional: bool = False) -> Manifest:
+    reference: Manifest = {"name": names.secrets, "key": key}
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference | ({"optional": True} if optional else {})}}
