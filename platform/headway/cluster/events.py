@@ -12,14 +12,13 @@ from typing import Any
 
 from ray import serve
 
+from headway.cluster.applications import base_url, run_application
 from headway.cluster.compose import Installation
-from headway.cluster.deploy import base_url, run_application
 from headway.cluster.serve_config import EVENTS, INGEST, events_config
+from headway.cluster.stream_parts import views_of
 from headway.core import ray_session
 from headway.core.clock import Clock
-from headway.features.definitions import EventSource, View
-from headway.features.evolution import version_name
-from headway.features.streams.drivers import open_stream
+from headway.features.definitions import EventSource
 from headway.features.streams.port import EventStream
 from headway.features.streams.publishing import Judge
 from headway.serving.events import PREFIX, EventLimits, EventService
@@ -72,7 +71,7 @@ class EventReplica(Replica):
         at = Installation(settings, writer=replica_name(EVENTS, clock.now()), clock=clock)
         parts = EventParts(
             judges_of(at),
-            stream=open_stream(settings.stream_url or settings.redis_features_url),
+            stream=at.stream,
             verifier=at.verifier,
             clock=at.clock,
         )
@@ -81,13 +80,7 @@ class EventReplica(Replica):
 
 def judges_of(at: Installation) -> dict[str, Judge]:
     """Return by source who judges its events, for all views that its processors feed."""
-    views: dict[str, View] = {
-        version_name(view): view for use_case in at.project.use_cases() for view in at.views(use_case)
-    }
-    return {
-        source.name: Judge(source, [view for view in views.values() if view.source.name == source.name])
-        for source in at.project.collect("features", EventSource)
-    }
+    return {source.name: Judge(source, views_of(at, source)) for source in at.project.collect("features", EventSource)}
 
 
 def application(options: dict[str, Any] | None = None) -> Any:

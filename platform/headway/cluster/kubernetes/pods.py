@@ -142,7 +142,6 @@ def _template(names: Names, cluster: Cluster, *, component: str, account: str, r
                     "env": [
                         *({"name": key, "value": value} for key, value in ray_environment().items()),
                         *(_secret(names, variable, key) for variable, key in SECRETS.items()),
-                        _secret(names, "HEADWAY_STREAM_URL", "stream-url", optional=True),
                     ],
                     "envFrom": [{"configMapRef": {"name": names.settings}}],
                     "resources": {"requests": resources, "limits": resources},
@@ -165,10 +164,13 @@ def _template(names: Names, cluster: Cluster, *, component: str, account: str, r
     }
 
 
-SECRETS = {"HEADWAY_REDIS_FEATURES_URL": "redis-features-url", "HEADWAY_REDIS_CONTROL_URL": "redis-control-url"}
+SECRETS = {
+    "HEADWAY_REDIS_FEATURES_URL": "redis-features-url",
+    "HEADWAY_REDIS_CONTROL_URL": "redis-control-url",
+    "HEADWAY_STREAM_URL": "stream-url",
+}
 """Environment variable → key of the secret: these addresses carry passwords."""
 
 
-def _secret(names: Names, variable: str, key: str, *, optional: bool = False) -> Manifest:
-    reference: Manifest = {"name": names.secrets, "key": key}
-    return {"name": variable, "valueFrom": {"secretKeyRef": reference | ({"optional": True} if optional else {})}}
+def _secret(names: Names, variable: str, key: str) -> Manifest:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": names.secrets, "key": key}}}
