@@ -76,6 +76,8 @@ class Cluster:
         monkeypatch.setattr("ray.get", lambda answers, timeout: answers)
         monkeypatch.setattr(group, "running", lambda topic: self.actors.get(topic, []))
         monkeypatch.setattr(group, "start", self.start)
+        self.endpoints: list[Installation] = []
+        monkeypatch.setattr("headway.cluster.events.deploy_events", self.deploy)
 
     def views_of_use_case(self, use_case: str) -> Sequence[View]:
         if use_case == "bar":
@@ -89,6 +91,10 @@ class Cluster:
             shares = [range(number, partitions, groups) for number in range(groups)]
             self.actors[topic] = [Remote(PartitionGroup(lambda: parts, share)) for share in shares]
         return self.actors[topic]
+
+    def deploy(self, at: Installation) -> str:
+        self.endpoints.append(at)
+        return "http://here/v1/events"
 
     def acts(self) -> list[tuple[str, str, str]]:
         return [(event.action, event.resource, event.outcome) for event in self.audit.events]
@@ -131,6 +137,7 @@ def test_a_stream_is_started_watched_and_stopped(cluster: Cluster) -> None:
     (started,) = run(cluster, "payments", partitions=2)
     assert (started.partitions, started.actors, started.views) == (2, 1, (VIEW.name,))
     assert cluster.filled == [VIEW]
+    assert cluster.endpoints == [cluster.at]
     topic = cluster.stream.topic("payments")
     cluster.stream.publish(topic, [*(message(event) for event in payments(0, 30)), (b"k", b"poison")])
     until(lambda: sum(part.progress.rows for part in status(cluster, "payments")[0].partitions) == 30)

@@ -61,6 +61,8 @@ def run(
 ) -> list[Running]:
     """Start the streams of some sources, or of all, and return once each is at work; one that runs goes on.
 
+    The endpoint of events is deployed anew, so that it judges by the definitions that there are now.
+
     Args:
         at: The installation.
         principal: Who asks; needs `features:write`.
@@ -76,6 +78,11 @@ def run(
             stage.note(f"{one.partitions} partitions, views: {', '.join(one.views) or 'none'}")
         _record(at, principal, "stream.run", source.name, "done")
         started.append(one)
+    # Serve reads its environment at import: only now this process has it
+    from headway.cluster.events import deploy_events
+
+    with progress.stage("endpoint") as stage:
+        stage.note(deploy_events(at))
     return started
 
 
