@@ -109,6 +109,14 @@ def skip(at: Installation, principal: Principal, name: str) -> int:
     return lost
 
 
+def flush(at: Installation, names: Sequence[str]) -> None:
+    """Bring what running streams have read to the lake now, instead of within seconds."""
+    ray_session.connect(at.settings)
+    asked = [(name, actor.flush.remote()) for name in names for actor in group.running(name)]
+    for name, reference in asked:
+        _answer(reference, name)
+
+
 def follow(at: Installation) -> None:
     """Let running streams feed the views that there are now: new versions are filled from the lake, then fed.
 

@@ -62,6 +62,10 @@ class PartitionGroup:
         """Feed these views, and no others, from the next turn on; Unavailable where that turn does not come."""
         self._ask(lambda turns: turns.feed(source, views))
 
+    def flush(self) -> None:
+        """Bring what is pending to the lake now."""
+        self._ask(lambda turns: turns.flush())
+
     def skip(self) -> int:
         """Go on after messages that the stream dropped unread; return how many these were."""
         return self._ask(lambda turns: turns.skip())
@@ -138,6 +142,12 @@ class _Turns:
         for processor in self._processors.values():
             processor.feed(source, views)
         return len(views)
+
+    def flush(self) -> int:
+        """Bring what every partition has pending to the lake; return the rows that are there."""
+        for processor in self._processors.values():
+            processor.flush()
+        return sum(processor.progress.rows for processor in self._processors.values())
 
     def skip(self) -> int:
         """Let every partition go on after a gap; return the messages lost."""
