@@ -105,7 +105,7 @@ class Decoder:
             places.append(place)
         unknown -= {*self._names, EVENT_TIME, KNOWN_TIME}
         rows = self._table(found, [messages[place].published for place in places])
-        refused = self._refused(rows, horizon)
+        refused = self.refused(rows, horizon)
         if refused:
             reasons |= {places[row]: reason for row, reason in refused.items()}
             kept = np.ones(rows.num_rows, np.bool_)
@@ -132,7 +132,7 @@ class Decoder:
         )
         return pa.table(columns)
 
-    def _refused(self, rows: pa.Table, horizon: int) -> dict[int, str]:
+    def refused(self, rows: pa.Table, horizon: int) -> dict[int, str]:
         """Return row → why lake or views could not take it; of several reasons the first."""
         reasons: dict[int, str] = {}
         event, known = _int64(rows, EVENT_TIME), _int64(rows, KNOWN_TIME)
