@@ -18,9 +18,10 @@ import pytest
 from features.fraud import fraud_outcomes, fraud_v1, terminal_risk
 from headway.cluster import outcomes as module
 from headway.cluster.compose import Installation
-from headway.cluster.ingesting import ingest_rows, views_of
+from headway.cluster.ingesting import ingest_rows
 from headway.cluster.outcomes import OutcomeFeed
 from headway.cluster.spools import drain_spools
+from headway.cluster.stream_parts import views_of
 from headway.core.clock import ManualClock
 from headway.core.counts import MemoryCountsChannel
 from headway.core.errors import DefinitionError

@@ -15,9 +15,10 @@ from typing import Any
 
 from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
-from headway.cluster.history import backfill
+from headway.cluster.history import fill_new
 from headway.cluster.outcomes import sources_fed
 from headway.cluster.serve_config import serve_config
+from headway.cluster.streams import follow
 from headway.core import ray_session
 from headway.core.errors import EvidenceError, HeadwayError, NotFound, ServiceFailed
 from headway.core.platform_state import read_state
@@ -64,9 +65,8 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     refs = (contract.sha256, champion.statement_sha256)
     _record(at, use_case, principal, "intended", *refs)
     try:
-        empty = [view for view in at.service(use_case).stored if not at.online.watermark(view)]
-        if empty:  # a new version of a view: nobody would read anything
-            backfill(at, empty, progress=progress)
+        fill_new(at, at.service(use_case).stored, progress=progress)
+        follow(at)
         with progress.stage("roll out") as stage:
             ray_session.start_serve(at.settings)
             _run(use_case, options)

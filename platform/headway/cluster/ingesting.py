@@ -1,22 +1,17 @@
-"""Ingests rows of a source into the lake and every view that some use case makes of it."""
+"""Ingests rows of a source into the lake and the views made of it, with the installation's parts."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
-from headway.core.errors import HeadwayError
 from headway.core.types import Principal
 from headway.features.backlog import Backlog
 from headway.features.definitions import EventSource, View
-from headway.features.evolution import version_name
 from headway.features.ingest import IngestReport, ingest
 from headway.features.quality.gate import Gate
-
-_LOG = logging.getLogger(__name__)
 
 
 def ingest_rows(
@@ -51,19 +46,3 @@ def ingest_rows(
         ),
         quality=quality,
     )
-
-
-def views_of(at: Installation, source: EventSource) -> Sequence[View]:
-    """Return every version of a view that some use case makes of the source and reads.
-
-    A use case whose definitions are wrong must not stop the others: it is left out with a warning.
-    """
-    found: dict[str, View] = {}
-    for use_case in at.project.use_cases():
-        try:
-            views = at.views(use_case)
-        except HeadwayError as error:
-            _LOG.warning("views of %s are not fed from %s: %s", use_case, source.name, error)
-            continue
-        found |= {version_name(view): view for view in views if view.source.name == source.name}
-    return tuple(found.values())

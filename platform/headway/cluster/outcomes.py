@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
-from headway.cluster.ingesting import ingest_rows, views_of
+from headway.cluster.ingesting import ingest_rows
+from headway.cluster.stream_parts import views_of
 from headway.core import ray_session
 from headway.core.errors import InvalidValue, NotFound
 from headway.core.times import DAY, format_duration
@@ -25,9 +26,9 @@ from headway.features.outcomes import DECISION_ID, decision_columns, outcome_eve
 from headway.features.quality.gate import QUARANTINED
 from headway.features.quality.rows import broken_rows
 from headway.features.reader import read_files
+from headway.features.streams import group
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import DeadLetter, Decoder
-from headway.features.streams.drivers import open_stream
 from headway.features.streams.port import EventStream, Message, Topic, TopicGone
 from headway.serving.outcome_ids import decided_ms
 from headway.serving.outcome_queue import OutcomeQueue, Patience
@@ -161,24 +162,13 @@ class _Way:
 
 def _running(at: Installation, source: EventSource) -> tuple[EventStream, Topic] | None:
     """Return stream and topic of a source while processors read it."""
-    if not _has_processors(at, source):
+    ray_session.connect(at.settings)
+    if not group.running(source.name):
         return None
-    stream = open_stream(at.settings.stream_url)
     try:
-        return stream, stream.topic(source.name)
+        return at.stream, at.stream.topic(source.name)
     except TopicGone:
         return None
-
-
-def _has_processors(at: Installation, source: EventSource) -> bool:
-    import ray
-
-    ray_session.connect(at.settings)
-    try:
-        ray.get_actor(f"headway-stream-{source.name}-0", namespace=ray_session.NAMESPACE)
-    except ValueError:
-        return False
-    return True
 
 
 def _keys(source: EventSource, rows: pa.Table) -> list[bytes]:

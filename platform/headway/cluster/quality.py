@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
-from headway.cluster.ingesting import ingest_rows, views_of
+from headway.cluster.ingesting import ingest_rows
+from headway.cluster.stream_parts import views_of
 from headway.core.errors import InvalidValue, NotFound, Unavailable
 from headway.core.times import DAY, format_time
 from headway.core.types import Principal

@@ -127,7 +127,7 @@ def test_secrets_are_referred_to_and_never_written(manifests: list[Manifest], us
     assert all(manifest["kind"] != "Secret" for manifest in manifests)
     for template in templates(manifests):
         variables = {entry["name"]: entry for entry in template["spec"]["containers"][0]["env"]}
-        for name in ("HEADWAY_REDIS_FEATURES_URL", "HEADWAY_REDIS_CONTROL_URL"):
+        for name in ("HEADWAY_REDIS_FEATURES_URL", "HEADWAY_REDIS_CONTROL_URL", "HEADWAY_STREAM_URL"):
             assert variables[name]["valueFrom"]["secretKeyRef"]["name"] == f"headway-{use_case}-secrets"
 
 

@@ -89,6 +89,14 @@ class EventStream(Protocol):
         """Return the topic; TopicGone where there is none."""
         ...
 
+    def create(self, name: str, *, partitions: int) -> Topic:
+        """Make a topic, or return it as it is.
+
+        Raises InvalidValue for a name that cannot be one, Conflict where the topic has another number of partitions,
+        and Unavailable where the stream is away or does not let this client make topics.
+        """
+        ...
+
     def publish(self, topic: Topic, messages: Sequence[tuple[bytes, bytes]]) -> None:
         """Append (key, value) pairs in order; returns when the stream has them.
 

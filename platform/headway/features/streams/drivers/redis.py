@@ -82,7 +82,7 @@ class RedisStream:
         topic = self.topic(name)
         if topic.partitions != partitions:
             raise Conflict(
-                f"{name} has {topic.partitions} partitions, not {partitions}", hint="publish to a topic of another name"
+                f"{name} has {topic.partitions} partitions, not {partitions}", hint="leave the number of partitions out"
             )
         return topic
 
