@@ -30,6 +30,7 @@ from headway.features.streams import group
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import DeadLetter, Decoder
 from headway.features.streams.port import EventStream, Message, Topic, TopicGone
+from headway.features.streams.publishing import keys_of
 from headway.serving.outcome_ids import decided_ms
 from headway.serving.outcome_queue import OutcomeQueue, Patience
 from headway.serving.recorder import decisions_table
@@ -109,7 +110,7 @@ class _Way:
         running = _running(self._at, self._source)
         if running is not None:
             stream, topic = running
-            pairs = list(zip(_keys(self._source, rows), _values(rows), strict=True))
+            pairs = list(zip(keys_of(self._source, rows), _values(rows), strict=True))
             for begin in range(0, len(pairs), _CHUNK):
                 stream.publish(topic, pairs[begin : begin + _CHUNK])
             return
@@ -140,7 +141,7 @@ class _Way:
             return rows
         places = sorted(reasons)
         bad = rows.take(pa.array(places))
-        self._dead(_keys(self._source, bad), _values(bad), [reasons[place] for place in places], batch)
+        self._dead(keys_of(self._source, bad), _values(bad), [reasons[place][1] for place in places], batch)
         return rows.filter(pa.array(~np.isin(np.arange(rows.num_rows), places)))
 
     def give_up(self, outcomes: pa.Table, batch: str) -> None:
@@ -169,11 +170,6 @@ def _running(at: Installation, source: EventSource) -> tuple[EventStream, Topic]
         return at.stream, at.stream.topic(source.name)
     except TopicGone:
         return None
-
-
-def _keys(source: EventSource, rows: pa.Table) -> list[bytes]:
-    texts = rows[source.bucket_by].cast(pa.string()).to_pylist()
-    return [b"" if text is None else text.encode() for text in texts]
 
 
 def _values(rows: pa.Table) -> list[bytes]:

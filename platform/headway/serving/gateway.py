@@ -1,4 +1,4 @@
-"""Bare ASGI before a DecisionService: headers, a bounded body, one response. No framework stands on the hot path.
+"""Bare ASGI before a service: headers, a bounded body, one response. No framework stands on the hot path.
 
 A body is read only from a caller whose token holds, and it must arrive whole in time: a replica's memory and its
 patience belong to those who may ask.
@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from dataclasses import replace
 from types import coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from headway.core.errors import Malformed, TooLarge
+from headway.core.types import Principal
 from headway.serving.errors import error_response
 from headway.serving.hook import Receive, Scope, Send
 from headway.serving.http import Request, Response
-from headway.serving.service import DecisionService
 
 BODY_LIMIT = 1 << 20
 """Bytes of one request; more is refused before it is read."""
@@ -25,16 +25,37 @@ BODY_S = 10.0
 _DISCARDED = 1 << 16
 """Bytes of an unread body that the server may discard to keep the connection."""
 Message = MutableMapping[str, Any]
-_JSON = (b"content-type", b"application/json")
+_JSON_TYPE = b"application/json"
+_JSON = (b"content-type", _JSON_TYPE)
 _LONGEST_ID = 128
 
 
+class Service(Protocol):
+    """What answers (`headway.serving.service.DecisionService`)."""
+
+    def caller(self, method: str, path: str, token: str | None) -> Principal | None:
+        """Return who asks, None where the path takes no body; raises what refuses the caller."""
+        ...
+
+    async def respond(self, request: Request, caller: Principal | None = None) -> Response:
+        """Answer one request; never raises but for cancellation."""
+        ...
+
+    def failed(self, error: Exception, request_id: str, path: str) -> Response:
+        """Return the answer to a failed request."""
+        ...
+
+    def request_id(self) -> str:
+        """Return a fresh request id."""
+        ...
+
+
 class Gateway:
-    """The ASGI application of one use case; runs its service's background work between lifespan start and stop."""
+    """The ASGI application of one service; runs its background work between lifespan start and stop."""
 
     def __init__(
         self,
-        service: DecisionService,
+        service: Service,
         *,
         on_start: Callable[[], Awaitable[None]] | None = None,
         on_stop: Callable[[], Awaitable[None]] | None = None,
@@ -81,6 +102,7 @@ class Gateway:
                     token=token,
                     request_id=request_id,
                     idempotency_key=_key(headers.get(b"idempotency-key")),
+                    content_type=_content_type(headers.get(b"content-type")),
                     binary_header=b"inference-header-content-length" in headers,
                 ),
                 caller,
@@ -200,6 +222,13 @@ def _key(header: bytes | None) -> str | None:
     return header.decode()
 
 
+def _content_type(header: bytes | None) -> str:
+    """Return the media type without its parameters."""
+    if header is None or header == _JSON_TYPE:
+        return "application/json"
+    return header.partition(b";")[0].strip().lower().decode("latin-1")
+
+
 def _clean(header: bytes) -> str:
     """Return a caller's request id as printable ASCII of bounded length: it is echoed and logged."""
     return "".join(char for char in header[:_LONGEST_ID].decode("latin-1") if "!" <= char <= "~") or "unnamed"
@@ -219,4 +248,8 @@ def _too_slow(request_id: str) -> Response:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(f"more than {BODY_LIMIT} bytes", field="body", hint="split the request, or use headway score")
+    return TooLarge(
+        f"more than {BODY_LIMIT} bytes",
+        field="body",
+        hint="split the request; headway score and headway stream feed take any amount",
+    )
