@@ -109,7 +109,7 @@ class Decoder:
             places.append(place)
         unknown -= {*self._names, EVENT_TIME, KNOWN_TIME}
         rows = self._table(found, [messages[place].published for place in places])
-        refused = self._refused(rows, horizon)
+        refused = self.refused(rows, horizon)
         if refused:
             reasons |= {places[row]: reason for row, reason in refused.items()}
             kept = np.ones(rows.num_rows, np.bool_)
@@ -139,7 +139,7 @@ class Decoder:
         )
         return pa.table(columns)
 
-    def _refused(self, rows: pa.Table, horizon: int) -> dict[int, tuple[str, str]]:
+    def refused(self, rows: pa.Table, horizon: int) -> dict[int, tuple[str, str]]:
         """Return row → field and why lake or views could not take it; of several reasons the first."""
         reasons: dict[int, tuple[str, str]] = {}
         event, known = _int64(rows, EVENT_TIME), _int64(rows, KNOWN_TIME)
