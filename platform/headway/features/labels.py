@@ -1,4 +1,7 @@
-"""The labelled rows that features are joined to, read from a pinned snapshot: for training and for people alike."""
+"""The labelled rows that features are joined to, read from a pinned snapshot: for training and for people alike.
+
+An outcome may have come more than once, posted and from a file: the id tells, and the first known counts.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headway.core.errors import DefinitionError
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Matrix, Principal
 from headway.features.definitions import EventSource, FeatureService
+from headway.features.distinct import first_known
 from headway.features.reader import LakeReader
 
 
@@ -35,7 +38,7 @@ def labelled_rows(
 ) -> pa.Table:
     """Return the spine's rows with the service's keys and request columns, its id, event_time and the named columns.
 
-    Of rows of one id and event_time, which streams and producers may bring more than once, the one known last.
+    Each id comes once, as it was known first.
 
     Args:
         spine: Labelled decisions.
@@ -55,28 +58,17 @@ def labelled_rows(
             raise DefinitionError(
                 f"the spine {spine.name!r} has no column {name!r}", field=field, expected=", ".join(spine.columns)
             )
+    names = list(dict.fromkeys([*wanted, spine.id, EVENT_TIME]))
     rows = reader.scan(
         spine,
         principal,
         purpose,
-        columns=list(dict.fromkeys([*wanted, spine.id, EVENT_TIME, KNOWN_TIME])),
+        columns=list(dict.fromkeys([*names, KNOWN_TIME])),
         event_time=event_time,
         known_by=known_by,
         snapshot_id=snapshots[spine.table],
     )
-    return _once(rows, spine).drop_columns([KNOWN_TIME])
-
-
-def _once(rows: pa.Table, spine: EventSource) -> pa.Table:
-    """Return each event's row that was known last."""
-    identity = [spine.id, EVENT_TIME]
-    if rows.group_by(identity, use_threads=False).aggregate([]).num_rows == rows.num_rows:
-        return rows
-    order = rows.sort_by([*((name, "ascending") for name in identity), (KNOWN_TIME, "ascending")])
-    last = np.ones(order.num_rows, np.bool_)
-    same = [pc.equal(order[name][1:], order[name][:-1]) for name in identity]
-    last[:-1] = ~np.asarray(pc.fill_null(pc.and_(*same), True))
-    return order.filter(pa.array(last))
+    return first_known(rows, spine.id).select(names)
 
 
 def in_order(rows: pa.Table, spine: EventSource) -> pa.Table:

@@ -72,6 +72,14 @@ def test_events_are_readable_at_once_and_in_the_lake_with_the_segment(
     assert done.resource == f"{SOURCE.table}#{TOPIC}@{topic.identity[:12]}:0:0-29"
 
 
+def test_a_micro_batch_grows_while_more_messages_wait(make: Make, stream: RedisStream, topic: Topic) -> None:
+    stream.publish(topic, [message(event) for event in payments(0, 120)])
+    processor = make(batch_rows=5, catch_up_rows=40).processor()
+    assert [processor.step() for _ in range(6)] == [5, 10, 20, 40, 40, 5]
+    stream.publish(topic, [message(event) for event in payments(120, 20)])
+    assert [processor.step() for _ in range(3)] == [5, 10, 5]
+
+
 def test_a_segment_is_bounded_by_rows_and_bytes(make: Make, stream: RedisStream, topic: Topic) -> None:
     stream.publish(topic, [message(event) for event in payments(0, 40)])
     processor = make(batch_rows=5, segment_rows=12).processor()

@@ -60,6 +60,7 @@ class World:
         self, url: str, lake: Location, clock: Clock, stream: EventStream, control: ControlStore,
         views: Sequence[View] = (VIEW,), **limits: int,
     ) -> None:  # fmt: skip
+        limits = {name: limits["batch_rows"] for name in ("catch_up_rows",) if "batch_rows" in limits} | limits
         self.refills = 0
         self.audit = MemoryAudit(clock)
         self.reader = LakeReader(lake, self.audit, clock)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headway.cli.commands.feed import feed
 from headway.cli.context import JsonFlag, installation, progress, show
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     group.command("status")(status)
     group.command("stop")(stop)
     group.command("skip")(skip)
+    group.command("feed")(feed)
 
 
 def run(

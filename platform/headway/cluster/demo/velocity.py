@@ -64,9 +64,9 @@ def counted(service: FeatureService, source: EventSource) -> tuple[WindowView, t
 
 
 def stranger(view: WindowView, like: pa.Table, now: int) -> pa.Table:
-    """Return one row like another, of a key that no history has: it is made of the present, so each run has its own."""
-    key = view.entity.keys[0]
-    return _with(like, {key: now if like.schema.field(key).type == pa.int64() else f"new-{now}"})
+    """Return one row like another, of a key and an id that no history has: made of the present, new in each run."""
+    names = (view.entity.keys[0], view.source.id)
+    return _with(like, {name: f"new-{now}" if like.schema.field(name).type == pa.string() else now for name in names})
 
 
 def burst_of(row: pa.Table, source: EventSource, *, at: int, now: int, count: int = BURST) -> pa.Table:

@@ -30,7 +30,7 @@ from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import Decoder
 from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
-from headway.features.streams.segment import Segment
+from headway.features.streams.segment import Segment, batch_id
 from headway.features.streams.watermarks import LOST, PartitionWatermarks
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +45,10 @@ class PartitionProcessor:
         self._parts = parts
         self._decoder = Decoder(parts.source, parts.views)
         history = None if parts.history is None else self._history
-        self._online = OnlineStore(parts.online_url, clock=parts.clock, history=history)
+        self._online = OnlineStore(
+            parts.online_url, clock=parts.clock, history=history, remembered=parts.limits.remembered_bytes
+        )
+        self._limit = parts.limits.batch_rows
         self._watermarks = PartitionWatermarks(parts.online_url)
         self._claim: Claim | None = None
         self._topic: Topic | None = None
@@ -144,9 +147,7 @@ class PartitionProcessor:
         asked = self._parts.clock.now()
         if self._segment is not None and asked >= self._segment.due:
             self._finish()
-        messages = self._parts.stream.read(
-            topic, self.partition, self._position, limit=self._parts.limits.batch_rows, wait_s=wait_s
-        )
+        messages = self._read(topic, wait_s)
         if not messages:
             self._advance(asked)
             return 0
@@ -156,6 +157,13 @@ class PartitionProcessor:
         if self._segment.committed or self._segment.full(self._parts.limits):
             self._finish()
         return len(messages)
+
+    def _read(self, topic: Topic, wait_s: float) -> list[Message]:
+        """Return the next messages: twice as many as before while the stream has them waiting."""
+        messages = self._parts.stream.read(topic, self.partition, self._position, limit=self._limit, wait_s=wait_s)
+        limits, full = self._parts.limits, len(messages) == self._limit
+        self._limit = min(2 * self._limit, limits.catch_up_rows) if full else limits.batch_rows
+        return messages
 
     def _take(self, messages: Sequence[Message]) -> int:
         """Decode messages and merge them into the views; return the largest known_time among them."""
@@ -309,8 +317,3 @@ class PartitionProcessor:
             self._position, self._segment = gap.first, None
             return lost
         return 0
-
-
-def batch_id(topic: Topic, partition: int, first: int, end: int) -> str:
-    """Return the identity of a segment in the lake."""
-    return f"{topic.name}@{topic.identity[:12]}:{partition}:{first}-{end - 1}"

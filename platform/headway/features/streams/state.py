@@ -44,7 +44,15 @@ def measure(url: str, view: WindowView, budget: Budget, now: int) -> StateSize:
 def _chunk(
     client: Any, view: WindowView, layout: Any, names: list[bytes], budget: Budget, now: int
 ) -> tuple[int, int, int]:
-    values = [value for value in client.mget(names) if value is not None] if names else []
+    if not names:
+        return 0, 0, 0
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.mget(names)
+        for name in names:
+            pipeline.pttl(name)
+        stored, *ttls = pipeline.execute()
+    lasting = np.array([ttl == -1 for ttl, value in zip(ttls, stored, strict=True) if value is not None], np.bool_)
+    values = [value for value in stored if value is not None]
     if not values:
         return 0, 0, 0
     size = sum(map(len, values)) + sum(map(len, names))
@@ -56,5 +64,5 @@ def _chunk(
     if events.tiles is not None:
         owners = np.repeat(np.arange(len(values)), np.diff(events.tiles.offsets))
         np.maximum.at(newest, owners, events.tiles.records[:, LATEST])
-    overdue = (newest != NEVER) & (newest < now - view.horizon - SLACK - budget.key_age)
+    overdue = lasting & (newest != NEVER) & (newest < now - view.horizon - SLACK - budget.key_age)
     return len(values), size, int(overdue.sum())
