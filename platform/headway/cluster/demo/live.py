@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -11,13 +12,14 @@ from headway.cluster import streams
 from headway.cluster.compose import Installation
 from headway.cluster.stream_status import await_readable, ends
 from headway.core import ray_session
-from headway.core.errors import Unavailable
 from headway.core.progress import Progress
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
 from headway.features.history import History
-from headway.features.streams.port import EventStream, TopicGone
+from headway.features.streams import group
+from headway.features.streams.port import EventStream, TopicFull, TopicGone
+from headway.features.streams.publishing import TopicWriter, keys_of
 
 _PIECE = 2_000
 _FULL_S = 60.0
@@ -25,15 +27,17 @@ _FULL_S = 60.0
 
 def drain(at: Installation, history: History, principal: Principal, progress: Progress) -> None:
     """Let what an earlier run left in the topics pass, before the online store is taken back to its start."""
+    ray_session.connect(at.settings)
     left = {}
     for source in history.sources:
         try:
             left[source.name] = ends(at.stream, source.name)
         except TopicGone:
             continue
-    if any(map(any, left.values())):
+    if any(not group.running(name) for name, until in left.items() if any(until)):
         streams.run(at, principal, progress, tuple(left))
-        for name, until in left.items():
+    for name, until in left.items():
+        if any(until):
             await_readable(at, name, until)
 
 
@@ -51,21 +55,16 @@ def publish(at: Installation, history: History, tables: Mapping[str, pa.Table]) 
 
 def send(stream: EventStream, source: EventSource, table: pa.Table) -> None:
     """Publish rows of one source, those of an entity in their order; wait while its topic is full, at most a minute."""
-    import time
-
-    topic = stream.topic(source.name)
+    writer = TopicWriter(stream, source.name)
     deadline = time.monotonic() + _FULL_S
     for batch in table.to_batches(max_chunksize=_PIECE):
-        keys = batch[source.bucket_by].cast(pa.string()).to_pylist()
-        pairs = [
-            (b"" if key is None else key.encode(), msgspec.json.encode(row))
-            for key, row in zip(keys, batch.to_pylist(), strict=True)
-        ]
+        rows = pa.Table.from_batches([batch])
+        pairs = list(zip(keys_of(source, rows), map(msgspec.json.encode, rows.to_pylist()), strict=True))
         while True:
             try:
-                stream.publish(topic, pairs)
+                writer.publish(pairs)
                 break
-            except Unavailable as error:  # all of it may be repeated: events are known by their ids
+            except TopicFull as error:  # all of it may be repeated: events are known by their ids
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(error.retry_after_s)

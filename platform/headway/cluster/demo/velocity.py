@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from headway.cluster.applications import base_url
 from headway.cluster.compose import Installation
-from headway.cluster.demo.live import send
-from headway.cluster.demo.plan import request_bodies
 from headway.cluster.demo.prepare import Prepared
 from headway.cluster.demo.replay import Replayed, Replayer
+from headway.cluster.demo.traffic import TrafficClient
+from headway.cluster.tokens import TokenSource
 from headway.core.times import EVENT_TIME, KNOWN_TIME, MINUTE
 from headway.features.aggregates import Statistic
 from headway.features.definitions import EventSource, FeatureService, WindowView
 from headway.features.online import OnlineReader
+from headway.serving.events import PREFIX
 
 BURST = 10
 PAUSE_S = 1.0
@@ -108,21 +110,31 @@ async def _play(
         return begin + round((time.monotonic() - zero) * 1e6)
 
     async def decide() -> str:
-        (body,) = request_bodies(service, _with(row, {EVENT_TIME: moment()}))
-        (decision,) = (await replayer.post("/v1/decisions", body))["decisions"]
-        return str(decision["decision_id"])
+        (decision,) = await replayer.decide(_with(row, {EVENT_TIME: moment()}))
+        return decision
 
-    before = await decide()
-    events = burst_of(row, source, at=moment(), now=at.clock.now())
-    sent = time.monotonic()
-    publishing = asyncio.get_running_loop().run_in_executor(None, send, at.stream, source, events)
-    watching = asyncio.create_task(_readable(at, service, row, counts[0], moment))
-    await publishing
-    received = time.monotonic()
-    seen = await watching
-    await asyncio.sleep(max(0.0, received + PAUSE_S - time.monotonic()))
-    pause = time.monotonic() - received
-    after = await decide()
+    async def count() -> float:
+        rows = await reader.read(keys, np.array([moment()]))
+        return float(rows.columns[counts[0]][0])
+
+    keys = {name: np.array(row[name].to_pylist()) for name in service.keys}
+    token = TokenSource(at.settings, sub="demo-till", scopes=[f"ingest:{source.name}"], purpose="platform_operations")
+    reader = OnlineReader(service, at.settings.redis_features_url)
+    async with TrafficClient(base_url(at) + PREFIX, token) as till:
+        try:
+            before = await decide()
+            events = burst_of(row, source, at=moment(), now=at.clock.now())
+            await count()  # the first read takes longest
+            watching = asyncio.create_task(_reached(count))
+            sent = time.monotonic()
+            await till.post(f"/{source.name}", {"events": events.to_pylist()})
+            received = time.monotonic()
+            await asyncio.sleep(PAUSE_S)
+            pause = time.monotonic() - received
+            after = await decide()
+            seen = await watching
+        finally:
+            await reader.close()
     return Velocity(
         view=view.name,
         features=counts,
@@ -133,22 +145,14 @@ async def _play(
     )
 
 
-async def _readable(
-    at: Installation, service: FeatureService, row: pa.Table, feature: str, moment: Any
-) -> float | None:
-    """Return when a read of the present first counted the whole burst."""
-    reader = OnlineReader(service, at.settings.redis_features_url)
-    keys = {name: np.array(row[name].to_pylist()) for name in service.keys}
+async def _reached(count: Callable[[], Awaitable[float]]) -> float | None:
+    """Return when the whole burst was counted first."""
     deadline = time.monotonic() + _LATEST_S
-    try:
-        while time.monotonic() < deadline:
-            rows = await reader.read(keys, np.array([moment()]))
-            if rows.columns[feature][0] == BURST:
-                return time.monotonic()
-            await asyncio.sleep(_POLL_S)
-        return None
-    finally:
-        await reader.close()
+    while time.monotonic() < deadline:
+        if await count() == BURST:
+            return time.monotonic()
+        await asyncio.sleep(_POLL_S)
+    return None
 
 
 def grew(shown: Velocity, log: pa.Table) -> Mapping[str, tuple[float, float]]:
