@@ -19,9 +19,10 @@ from headway.features.definitions import EventSource
 from headway.features.ingest import Appender
 from headway.features.lake import Location, TableSpec
 from headway.features.streams.drivers.redis import RedisStream
-from headway.features.streams.group import NAMESPACE, PartitionGroup, start
+from headway.features.streams.group import NAMESPACE, PartitionGroup, actor_name, running, start
 from headway.features.streams.parts import Parts
-from tests.features.streams.world import TOPIC, World, message, payments
+from tests.features.oracle import SOURCE
+from tests.features.streams.world import TOPIC, VIEW, World, message, payments
 from tests.features.valkey import Valkey
 
 
@@ -97,6 +98,36 @@ def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(s
     assert seen.checkpoint().rows == 30
 
 
+def test_what_a_group_is_asked_for_happens_between_two_turns(server: Valkey, lake: Location) -> None:
+    stream = RedisStream(server.url)
+    topic = stream.create(TOPIC, partitions=2)
+    seen = world(server.url, lake)
+    group = PartitionGroup(lambda: seen.parts, [0, 1])
+    stream.publish(topic, [message(event) for event in payments(0, 30)])
+    until(lambda: sum(status.progress.rows for status in group.status()) == 30)
+    added = dataclasses.replace(VIEW, name="added")
+    group.feed(SOURCE, (VIEW, added))
+    until(lambda: seen.online_ids(added) == list(range(30)))
+    assert group.skip() == 0
+    group.stop()
+    with pytest.raises(Unavailable, match="does not take it up"):
+        group.skip()
+
+
+def test_a_gap_is_skipped_by_the_group(server: Valkey, lake: Location) -> None:
+    stream = RedisStream(server.url)
+    topic = stream.create(TOPIC, partitions=1)
+    stream.publish(topic, [message(event) for event in payments(0, 30)])
+    stream.release(topic, 0, 7)
+    seen = world(server.url, lake)
+    group = PartitionGroup(lambda: seen.parts, [0])
+    until(lambda: any("were dropped" in status.error for status in group.status()))
+    assert group.skip() == 7
+    until(lambda: sum(status.progress.rows for status in group.status()) == 23)
+    group.stop()
+    assert seen.in_lake() == list(range(7, 30))
+
+
 def test_a_group_that_cannot_begin_says_why(server: Valkey, lake: Location) -> None:
     def build() -> Parts:
         raise Unavailable("no lake today", retry_after_s=1.0)
@@ -121,7 +152,9 @@ def test_a_killed_actor_is_restarted_and_goes_on(server: Valkey, lake: Location)
             stream.publish(topic, [message(event) for event in payments(first, 30)])
             until(lambda: sum(status.progress.rows for status in ray.get(actor.status.remote())) >= first + 30)  # noqa: B023
             ray.kill(actor, no_restart=False)
-        assert ray.get_actor(f"headway-stream-{TOPIC}-0", namespace=NAMESPACE) == start(TOPIC, build, 2)[0]
+        assert ray.get_actor(actor_name(TOPIC, 0), namespace=NAMESPACE) == start(TOPIC, build, 2)[0]
+        assert running(TOPIC) == [actor]
+        assert running("nobody") == []
     finally:
         ray.kill(actor)
     seen = world(server.url, lake)

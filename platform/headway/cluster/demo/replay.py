@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from headway.cluster.applications import base_url
 from headway.cluster.compose import Installation
 from headway.cluster.demo.plan import Chunk, due_outcomes, request_bodies
 from headway.cluster.demo.traffic import TrafficClient, TrafficResult, send
-from headway.cluster.deploy import base_url
 from headway.cluster.history import ingest_tables
 from headway.cluster.tokens import TokenSource
 from headway.core import ray_session

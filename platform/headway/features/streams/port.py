@@ -54,6 +54,12 @@ class TopicGone(Unavailable):
     code = "topic_gone"
 
 
+class TopicFull(Unavailable):
+    """A partition holds as much as it may until its consumer releases something."""
+
+    code = "topic_full"
+
+
 class RetentionGap(PlatformError):
     """Messages were dropped before they were read; `offset` was asked for, `first` is the first that is left."""
 
@@ -89,10 +95,18 @@ class EventStream(Protocol):
         """Return the topic; TopicGone where there is none."""
         ...
 
+    def create(self, name: str, *, partitions: int) -> Topic:
+        """Make a topic, or return it as it is.
+
+        Raises InvalidValue for a name that cannot be one, Conflict where the topic has another number of partitions,
+        and Unavailable where the stream is away or does not let this client make topics.
+        """
+        ...
+
     def publish(self, topic: Topic, messages: Sequence[tuple[bytes, bytes]]) -> None:
         """Append (key, value) pairs in order; returns when the stream has them.
 
-        Raises TooLarge before anything is written, TopicGone, and Unavailable where the stream is away or full: some
+        Raises TooLarge before anything is written, TopicGone, TopicFull, and Unavailable where the stream is away: some
         messages may be there then, and all may be repeated.
         """
         ...

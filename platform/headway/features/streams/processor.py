@@ -9,6 +9,8 @@ and starts from there too, so the stream is the only buffer: while lake or onlin
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.errors import NotFound, Unauthenticated, Unavailable
+from headway.core.errors import HeadwayError, NotFound, Unauthenticated, Unavailable
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
-from headway.features.definitions import WindowView
+from headway.features.definitions import EventSource, View, WindowView
 from headway.features.online_store import OnlineStore
 from headway.features.streams.checkpoint import Claim, Fenced, Plan
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
@@ -30,6 +32,8 @@ from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
 from headway.features.streams.segment import Segment, batch_id
 from headway.features.streams.watermarks import LOST, PartitionWatermarks
+
+_LOG = logging.getLogger(__name__)
 
 
 class PartitionProcessor:
@@ -67,6 +71,16 @@ class PartitionProcessor:
     def flush(self) -> None:
         """Bring what is pending to the lake and move the checkpoint."""
         self._guarded(self._finish)
+
+    def feed(self, source: EventSource, views: Sequence[View]) -> None:
+        """Feed these views, and no others, from now on; the next step fills those that are new from the lake."""
+        parts = dataclasses.replace(self._parts, source=source, views=views)
+        try:
+            self.flush()
+        except HeadwayError as error:  # what was in memory is dropped, and decoded again for the new views
+            _LOG.warning("partition %d changes its views without a checkpoint: %s", self.partition, error)
+        self._parts, self._decoder = parts, Decoder(source, views)
+        self._unknown -= {*source.columns}
 
     def skip_gap(self) -> int:
         """Go on after messages that the stream dropped unread; return how many these were, and remember it."""
@@ -167,26 +181,28 @@ class PartitionProcessor:
         segment.add(decoded, self._position)
         return decoded.rows
 
-    def _write(self, rows: pa.Table) -> None:
+    def _write(self, rows: pa.Table, views: Sequence[View] | None = None) -> None:
         if rows.num_rows:
-            for view in self._parts.views:
+            for view in self._parts.views if views is None else views:
                 self._online.write(view, rows)
 
     def _advance(self, watermark: int) -> None:
         """Say that the partition is complete up to a known_time; it never goes back."""
         _, topic = self._opened()
         self._watermark = max(self._watermark, watermark)
-        least = self._watermarks.advance(topic, self.partition, self._watermark, floor=self._told)
-        if least == LOST:
-            self._refill()
-            least = self._watermarks.advance(topic, self.partition, self._watermark)
+        views = self._parts.views
+        least = self._watermarks.advance(topic, self.partition, views, self._watermark, floor=self._told)
+        lost = [view for view, known in zip(views, least, strict=True) if known == LOST]
+        if lost:
+            self._refill(lost)
+            least = self._watermarks.advance(topic, self.partition, views, self._watermark)
         self._told = self._watermark
-        if least:
-            for view in self._parts.views:
-                self._online.set_watermark(view, least)
+        for view, known in zip(views, least, strict=True):
+            if known:
+                self._online.set_watermark(view, known)
 
-    def _refill(self) -> None:
-        """Bring back to the views what the lake has, and what is pending here."""
+    def _refill(self, views: Sequence[View]) -> None:
+        """Bring to views that are new, or lost what they had, what the lake has, and what is pending here."""
         if self._parts.refill is None:
             raise Unavailable(
                 f"the online store lost events of {self._parts.source.name}",
@@ -194,9 +210,9 @@ class PartitionProcessor:
                 hint="headway features materialize, then start the stream with refill",
             )
         with suppress(NotFound):  # a source that was never committed has nothing to bring back
-            self._parts.refill(self._parts.views)
+            self._parts.refill(views)
         for rows in [] if self._segment is None else self._segment.tables:
-            self._write(rows)
+            self._write(rows, views)
 
     def _recover(self, plan: Plan) -> None:
         """Make a recorded segment again and bring it everywhere; what has it already takes nothing."""
@@ -287,14 +303,17 @@ class PartitionProcessor:
         self._parts.stream.release(topic, self.partition, segment.end)
 
     def _skip_gap(self) -> int:
-        claim, topic = self._opened()
-        self._finish()
         try:
+            _, topic = self._opened()
+            self._finish()
             self._parts.stream.read(topic, self.partition, self._position, limit=1)
         except RetentionGap as gap:
-            lost = gap.first - self._position
-            before = claim.checkpoint
-            claim.save(msgspec.structs.replace(before, offset=gap.first, lost=before.lost + lost))
-            self._position = gap.first
+            assert self._claim is not None
+            before = (
+                self._claim.checkpoint
+            )  # of a recorded segment the rest is read anew: events are known by their ids
+            lost = gap.first - before.offset
+            self._claim.save(msgspec.structs.replace(before, offset=gap.first, plan=None, lost=before.lost + lost))
+            self._position, self._segment = gap.first, None
             return lost
         return 0

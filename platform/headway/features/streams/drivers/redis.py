@@ -23,6 +23,7 @@ from headway.features.streams.port import (
     OffsetBeyondEnd,
     RetentionGap,
     Topic,
+    TopicFull,
     TopicGone,
     partition_of,
 )
@@ -82,7 +83,7 @@ class RedisStream:
         topic = self.topic(name)
         if topic.partitions != partitions:
             raise Conflict(
-                f"{name} has {topic.partitions} partitions, not {partitions}", hint="publish to a topic of another name"
+                f"{name} has {topic.partitions} partitions, not {partitions}", hint="leave the number of partitions out"
             )
         return topic
 
@@ -118,7 +119,7 @@ class RedisStream:
                 if outcome == _GONE:
                     raise _gone(topic.name)
                 if outcome == _FULL:
-                    raise Unavailable(
+                    raise TopicFull(
                         f"{topic.name}/{partition} is full",
                         retry_after_s=_RETRY_AFTER_S,
                         hint="repeat it later; if that does not help its consumer stands still: headway status",
