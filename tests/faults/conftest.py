@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,9 +10,7 @@ import pytest
 from headway.features.lake import Location
 from headway.features.streams.drivers.redis import RedisStream
 from tests.features.streams.world import TOPIC
-from tests.features.valkey import Valkey
-
-_DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+from tests.features.valkey import DURABLE, Valkey, serving
 
 
 @pytest.fixture
@@ -21,19 +18,10 @@ def lake(tmp_path: Path) -> Location:
     return Location(catalog_uri=f"sqlite:///{tmp_path}/c.db?timeout=0.5", warehouse=f"file://{tmp_path}/w")
 
 
-def _server(*options: str) -> Iterator[Valkey]:
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder, *options)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
-
-
 @pytest.fixture
 def topics() -> Iterator[Valkey]:
     """A durable server for topics and checkpoints, with the topic on it."""
-    for server in _server(*_DURABLE):
+    with serving(*DURABLE) as server:
         RedisStream(server.url).create(TOPIC, partitions=1)
         yield server
 
@@ -41,7 +29,8 @@ def topics() -> Iterator[Valkey]:
 @pytest.fixture
 def features() -> Iterator[Valkey]:
     """A server for features, which forgets when it is killed."""
-    yield from _server()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
