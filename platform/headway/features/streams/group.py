@@ -66,6 +66,10 @@ class PartitionGroup:
         self._ask(lambda turns: turns.feed(source, views))
         self._views = views
 
+    def flush(self) -> None:
+        """Bring what is pending to the lake now."""
+        self._ask(lambda turns: turns.flush())
+
     def skip(self) -> int:
         """Go on after messages that the stream dropped unread; return how many these were."""
         return self._ask(lambda turns: turns.skip())
@@ -127,7 +131,8 @@ class _Turns:
         idle = False
         while not self._stop.is_set() and self._processors:
             wait = _WAIT_S / len(self._processors) if idle else 0.0
-            done = [self._step(processor, wait) for processor in list(self._processors.values())]
+            settling = self._settling()
+            done = [self._step(processor, wait, settling) for processor in list(self._processors.values())]
             idle = not any(done)
             self._act()
         for processor in self._processors.values():
@@ -143,6 +148,12 @@ class _Turns:
             processor.feed(source, views)
         return len(views)
 
+    def flush(self) -> int:
+        """Bring what every partition has pending to the lake; return the rows that are there."""
+        for processor in self._processors.values():
+            processor.flush()
+        return sum(processor.progress.rows for processor in self._processors.values())
+
     def skip(self) -> int:
         """Let every partition go on after a gap; return the messages lost."""
         self._again.clear()
@@ -154,14 +165,19 @@ class _Turns:
             while True:
                 self._asked.get_nowait().answer(self)
 
-    def _step(self, processor: PartitionProcessor, wait_s: float) -> bool:
+    def _settling(self) -> int:
+        """Return the partition whose segment is due first: one a turn, so that no other waits for more than one."""
+        due = [(at, number) for number, one in self._processors.items() if (at := one.due) is not None]
+        return min(due)[1] if due else -1
+
+    def _step(self, processor: PartitionProcessor, wait_s: float, settling: int) -> bool:
         """Step one partition and note how it is; return whether there was something to do."""
         partition, clock = processor.partition, self._parts.clock
         if clock.monotonic() < self._again.get(partition, 0.0):
             self._stop.wait(wait_s)
             return False
         try:
-            done = processor.step(wait_s)
+            done = processor.step(wait_s, settle=partition == settling)
             self._look(processor)
         except Fenced as error:
             self._note(PartitionStatus(progress=processor.progress, end=-1, state="fenced", error=str(error)))

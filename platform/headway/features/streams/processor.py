@@ -60,13 +60,15 @@ class PartitionProcessor:
         self._unknown: set[str] = set()
         self._fenced: Fenced | None = None
 
-    def step(self, wait_s: float = 0.0) -> int:
+    def step(self, wait_s: float = 0.0, *, settle: bool = True) -> int:
         """Process one micro-batch and return how many messages it had, after waiting for the first.
+
+        With `settle` a segment that is due goes to the lake before that.
 
         Raises Fenced, for good, where another processor took over. Any other error may pass: the next step starts again
         from the checkpoint.
         """
-        return int(self._guarded(lambda: self._step(wait_s)))
+        return int(self._guarded(lambda: self._step(wait_s, settle)))
 
     def flush(self) -> None:
         """Bring what is pending to the lake and move the checkpoint."""
@@ -105,6 +107,11 @@ class PartitionProcessor:
             unknown=tuple(sorted(self._unknown)),
         )
 
+    @property
+    def due(self) -> int | None:
+        """When what is pending has to go to the lake, UTC microseconds; None: nothing is."""
+        return None if self._segment is None else self._segment.due
+
     def end(self) -> int:
         """Return the stream's next offset, beside `position` the lag."""
         _, topic = self._opened()
@@ -142,10 +149,10 @@ class PartitionProcessor:
                 self._recover(claim.checkpoint.plan)
         return self._claim, self._topic
 
-    def _step(self, wait_s: float) -> int:
+    def _step(self, wait_s: float, settle: bool) -> int:
         _, topic = self._opened()
         asked = self._parts.clock.now()
-        if self._segment is not None and asked >= self._segment.due:
+        if settle and self.due is not None and asked >= self.due:
             self._finish()
         messages = self._read(topic, wait_s)
         if not messages:
@@ -309,9 +316,7 @@ class PartitionProcessor:
             self._parts.stream.read(topic, self.partition, self._position, limit=1)
         except RetentionGap as gap:
             assert self._claim is not None
-            before = (
-                self._claim.checkpoint
-            )  # of a recorded segment the rest is read anew: events are known by their ids
+            before = self._claim.checkpoint  # what is left of a recorded segment is read anew: ids tell events apart
             lost = gap.first - before.offset
             self._claim.save(msgspec.structs.replace(before, offset=gap.first, plan=None, lost=before.lost + lost))
             self._position, self._segment = gap.first, None
