@@ -16,6 +16,7 @@ from headway.cluster.applications import base_url, run_application
 from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
 from headway.cluster.history import fill_new
+from headway.cluster.outcomes import sources_fed
 from headway.cluster.serve_config import serve_config
 from headway.cluster.streams import follow
 from headway.core import ray_session
@@ -97,8 +98,9 @@ def _retire(at: Installation, use_case: str) -> None:
 
 
 def _verified(at: Installation, use_case: str) -> tuple[LoadedContract, VersionRef]:
-    """Return the signed contract and the champion whose files are as signed."""
+    """Return the signed contract and the champion whose files are as signed; sources that outcomes feed must fit."""
     contract = at.contract(use_case)
+    sources_fed(at, use_case)
     champion = read_routing(at.control, use_case).champion
     if champion is None:
         raise NotFound("champion of use case", use_case, known=[])

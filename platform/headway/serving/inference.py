@@ -58,6 +58,7 @@ class InferenceProtocol:
     def __init__(self, use_case: str, schema: DecisionSchema) -> None:
         self._use_case = use_case
         self._schema = schema
+        self._columns = schema.columns + (() if schema.event_id is None else (schema.event_id,))
         self._decoder: msgspec.json.Decoder[InferBody] = msgspec.json.Decoder(InferBody)
 
     def decode(self, data: bytes) -> tuple[DecisionCall, tuple[str, ...]]:
@@ -71,7 +72,7 @@ class InferenceProtocol:
                 raise InvalidValue(f"inputs[{index}].name", f"{tensor.name!r} comes twice")
             tensors[tensor.name] = tensor
             places[tensor.name] = f"inputs[{index}]"
-        known = {**dict(self._schema.columns), EVENT_TIME: "int64"}
+        known = {**dict(self._columns), EVENT_TIME: "int64"}
         for name in tensors:
             if name not in known:
                 raise InvalidValue(
@@ -83,6 +84,10 @@ class InferenceProtocol:
             if name not in tensors:
                 raise InvalidValue(f"inputs.{name}", "required and missing", code="feature_missing")
             columns.append(self._column(tensors[name], dtype, places[name], count))
+        if self._schema.event_id is not None:
+            name, dtype = self._schema.event_id
+            own = self._column(tensors[name], dtype, places[name], count) if name in tensors else [None] * count
+            columns.append(own)
         times: list[int | None] = [None] * count
         if EVENT_TIME in tensors:
             place = places[EVENT_TIME]
@@ -123,9 +128,7 @@ class InferenceProtocol:
 
     def metadata(self, versions: list[str]) -> dict[str, Any]:
         """Return the model metadata."""
-        inputs = [
-            {"name": name, "datatype": _DATATYPES[dtype][0], "shape": [-1, 1]} for name, dtype in self._schema.columns
-        ]
+        inputs = [{"name": name, "datatype": _DATATYPES[dtype][0], "shape": [-1, 1]} for name, dtype in self._columns]
         inputs.append({"name": EVENT_TIME, "datatype": "INT64", "shape": [-1, 1]})
         return {
             "name": self._use_case,

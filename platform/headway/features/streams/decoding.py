@@ -2,7 +2,7 @@
 
 Pure: the same messages and the same horizon give the same rows, so that a batch can be made again after a crash. A
 message is a JSON object with the source's columns and `event_time`; without `known_time` an event was known when the
-stream took it.
+stream took it. A row that alone breaks what its source promises is refused too.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, format_duration
 from headway.core.types import Int64
 from headway.features.aggregates import HASHED
 from headway.features.arrow import ARROW_TYPES, numbers
 from headway.features.definitions import EventSource, View, WindowView
+from headway.features.quality.rows import row_breaches
 from headway.features.streams.port import Message
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -37,6 +39,7 @@ _TYPES: dict[str, Any] = {
 }
 _FARTHEST = 999 * 365 * DAY
 _LARGEST = float(2**53)
+_REASON = 300
 _PLACE = re.compile(r"missing required field `(.*)`$| - at `\$\.([^`]*)`$")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -109,7 +112,10 @@ class Decoder:
             places.append(place)
         unknown -= {*self._names, EVENT_TIME, KNOWN_TIME}
         rows = self._table(found, [messages[place].published for place in places])
-        refused = self._refused(rows, horizon)
+        refused = self.refused(rows, horizon)
+        for promise, broken in row_breaches(self._source, rows):
+            for row in np.flatnonzero(broken).tolist():
+                refused.setdefault(row, (promise.columns[0], promise.name[:_REASON]))
         if refused:
             reasons |= {places[row]: reason for row, reason in refused.items()}
             kept = np.ones(rows.num_rows, np.bool_)
@@ -122,24 +128,19 @@ class Decoder:
         return Decoded(rows=rows, dead=dead, unknown=unknown)
 
     def _table(self, events: Sequence[Any], published: Sequence[int]) -> pa.Table:
+        given = list(zip(*map(msgspec.structs.astuple, events), strict=True)) or [()] * (len(self._names) + 2)
         columns = {}
-        for i, (name, dtype) in enumerate(self._source.columns.items()):
-            values = [getattr(event, f"c{i}") for event in events]
+        for (name, dtype), values in zip(self._source.columns.items(), given, strict=False):
             if dtype == "timestamp":
-                values = [None if value is None else _microseconds(value) for value in values]
+                columns[name] = _moments(values)
+                continue
             wide = pa.array(values, pa.float64() if dtype == "float32" else ARROW_TYPES[dtype])
             columns[name] = wide.cast(pa.float32(), safe=False) if dtype == "float32" else wide
-        columns[EVENT_TIME] = pa.array([_microseconds(event.event) for event in events], pa.int64())
-        columns[KNOWN_TIME] = pa.array(
-            [
-                at if event.known is None else _microseconds(event.known)
-                for event, at in zip(events, published, strict=True)
-            ],
-            pa.int64(),
-        )
+        columns[EVENT_TIME] = _moments(given[-2])
+        columns[KNOWN_TIME] = pc.coalesce(_moments(given[-1]), pa.array(published, pa.int64()))
         return pa.table(columns)
 
-    def _refused(self, rows: pa.Table, horizon: int) -> dict[int, tuple[str, str]]:
+    def refused(self, rows: pa.Table, horizon: int) -> dict[int, tuple[str, str]]:
         """Return row → field and why lake or views could not take it; of several reasons the first."""
         reasons: dict[int, tuple[str, str]] = {}
         event, known = _int64(rows, EVENT_TIME), _int64(rows, KNOWN_TIME)
@@ -170,6 +171,14 @@ def _int64(rows: pa.Table, name: str) -> Int64:
     return np.asarray(rows[name].to_numpy(), np.int64)
 
 
+def _moments(values: Sequence[int | datetime | None]) -> pa.Array:
+    """Return times as int64 microseconds; mostly they are that already."""
+    try:
+        return pa.array(values, pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else _microseconds(value) for value in values], pa.int64())
+
+
 def _microseconds(value: int | datetime) -> int:
     if isinstance(value, int):
         return value
@@ -179,6 +188,6 @@ def _microseconds(value: int | datetime) -> int:
 
 def _told(error: Exception) -> tuple[str, str]:
     """Return the field that an error of the decoder is about, if any, and what it says."""
-    line = str(error).partition("\n")[0][:300] or type(error).__name__
+    line = str(error).partition("\n")[0][:_REASON] or type(error).__name__
     found = _PLACE.search(line)
     return found[1] or found[2] if found else "", line
