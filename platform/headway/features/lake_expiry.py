@@ -106,7 +106,9 @@ def expire(table: Table, expiry: Expiry) -> bool:
     with table.transaction() as change:
         change.set_properties(dict(expiry.after))
         if expiry.snapshots:
-            ExpireSnapshots(change).by_ids(sorted(expiry.snapshots)).commit()
+            update = ExpireSnapshots(change)
+            update._snapshot_ids_to_expire |= expiry.snapshots  # its `by_ids` copies the metadata for every id
+            update.commit()
     return True
 
 
