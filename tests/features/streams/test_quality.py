@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ from headway.features.streams.quality import Tally, broken_promises, changes, ju
 from headway.features.streams.status import Budget, PartitionStatus, alarms
 from tests.features.oracle import SOURCE, Event
 from tests.features.streams.test_processor import Killed, Killer, drain
-from tests.features.streams.world import TOPIC, World, message, payments
+from tests.features.streams.world import TOPIC, VIEW, World, message, payments
 from tests.features.test_online import table
 
 Make = Callable[..., World]
@@ -61,7 +62,7 @@ def make(online_url: str, lake: Location, clock: ManualClock, stream: RedisStrea
     control = MemoryControlStore()
 
     def made(**given: int) -> World:
-        world = World(online_url, lake, clock, stream, control, **given)
+        world = World(online_url, lake, clock, stream, control, (VIEW,), **given)
         world.parts = dataclasses.replace(world.parts, source=STRICT)
         return world
 
@@ -199,11 +200,12 @@ def test_online_store_is_untouched_by_a_refused_row(
 ) -> None:
     written: list[int] = []
     real = OnlineStore.write
-    monkeypatch.setattr(
-        OnlineStore,
-        "write",
-        lambda self, view, rows: (written.extend(rows["payment"].to_pylist()), real(self, view, rows))[1],
-    )
+
+    def noted(self: OnlineStore, view: Any, rows: Any) -> Any:
+        written.extend(rows["payment"].to_pylist())
+        return real(self, view, rows)
+
+    monkeypatch.setattr(OnlineStore, "write", noted)
     stream.publish(topic, [message(payments(0, 1)[0], amount=None), message(payments(1, 1)[0])])
     processor = make(segment_age=SECOND).processor()
     drain(processor)
