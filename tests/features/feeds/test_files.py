@@ -281,3 +281,11 @@ def test_memory_is_bounded_by_bytes_too(tmp_path: Path, monkeypatch: pytest.Monk
     path = write_csv(tmp_path / "a.csv", [row(i) | {"shop": "x" * 400} for i in range(10)])
     sizes = [len(item.values) for item in CsvFeed(path, COLUMNS).chunks(None)]
     assert sizes == [2] * 5
+
+
+def test_a_row_that_no_stream_takes_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([row(1) | {"shop": "x" * (1 << 20)}, row(2)]), tmp_path / "a.parquet")
+    world = World()
+    report = world.run(ParquetFeed(tmp_path / "a.parquet", COLUMNS))
+    assert (set(world.ids), report.refused) == ({2}, 1)
+    assert "at most 1,048,576" in report.reasons[0]

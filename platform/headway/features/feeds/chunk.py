@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from headway.features.streams.port import MAX_MESSAGE
+
+_SHOWN = 1_000
 CHUNK_ROWS = 5_000
 CHUNK_BYTES = 8 << 20
 """A chunk ends at the row that reaches either."""
@@ -49,7 +52,10 @@ class Chunk:
         return self.read >= CHUNK_ROWS or self.size >= CHUNK_BYTES
 
     def add(self, number: int, value: bytes) -> None:
-        """Append a row."""
+        """Append a row; one that no stream takes is refused."""
+        if len(value) > MAX_MESSAGE:
+            self.refuse(number, value[:_SHOWN], f"{len(value):,} bytes, at most {MAX_MESSAGE:,}")
+            return
         self.values.append(value)
         self.numbers.append(number)
         self.size += len(value)
