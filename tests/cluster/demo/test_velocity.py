@@ -56,7 +56,7 @@ def test_a_burst_is_of_one_key_ends_at_the_moment_and_has_its_own_ids() -> None:
     assert events.schema == row.schema
     assert set(events["guest_id"].to_pylist()) == {NOW}
     assert len({*events["visit_id"].to_pylist(), NOW}) == 5
-    assert events["event_time"].to_pylist() == events["known_time"].to_pylist() == [at - 3000, at - 2000, at - 1000, at]
+    assert events["event_time"].to_pylist() == events["known_time"].to_pylist() == [at - 3, at - 2, at - 1, at]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 10.0), (None, 9.0)])

@@ -72,8 +72,8 @@ def stranger(view: WindowView, like: pa.Table, now: int) -> pa.Table:
 
 
 def burst_of(row: pa.Table, source: EventSource, *, at: int, now: int, count: int = BURST) -> pa.Table:
-    """Return so many events like a row, a millisecond apart up to `at`, with ids that nobody else uses."""
-    moments = [at - 1_000 * (count - 1 - i) for i in range(count)]
+    """Return so many events like a row, a microsecond apart up to `at`, with ids that nobody else uses."""
+    moments = [at - (count - 1 - i) for i in range(count)]
     text = row.schema.field(source.id).type == pa.string()
     ids = [f"new-{now}-{i}" if text else now + i for i in range(count)]
     rows = pa.concat_tables([row] * count)
