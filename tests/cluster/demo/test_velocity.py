@@ -18,8 +18,11 @@ SHOWN = Velocity(
 
 
 def test_the_counts_that_see_an_event_at_once_are_found() -> None:
-    assert counted(service, visits) == (view, ("past__count_7d",))
+    assert counted(service, visits) is None, "it keeps eight events of a key, fewer than a burst has"
     assert counted(service, returns) is None
+    plain = replace(view, max_events=None)
+    alone = FeatureService(name="p", views=(plain,), request={"amount": "float32"})
+    assert counted(alone, visits) == (plain, ("past__count_7d",))
     mixed = replace(
         view,
         name="mixed",

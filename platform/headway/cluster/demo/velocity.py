@@ -50,9 +50,9 @@ class Velocity:
 
 
 def counted(service: FeatureService, source: EventSource) -> tuple[WindowView, tuple[str, ...]] | None:
-    """Return the first view of the source whose counts see an event at once, and these counts; None: there is none."""
+    """Return the first view of the source whose counts see a burst at once, and these counts; None: there is none."""
     for view in service.views:
-        if isinstance(view, WindowView) and view.source.name == source.name:
+        if isinstance(view, WindowView) and view.source.name == source.name and (view.max_events or BURST) >= BURST:
             found = tuple(
                 name
                 for name, aggregate in zip(view.features, view.aggregates, strict=True)
