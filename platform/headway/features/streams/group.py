@@ -18,6 +18,7 @@ from headway.core.errors import CapacityError, Unavailable
 from headway.core.ray_session import run_in_background
 from headway.features.definitions import EventSource, View
 from headway.features.streams.checkpoint import Fenced
+from headway.features.streams.metrics import Watch
 from headway.features.streams.parts import Parts
 from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.status import PartitionStatus
@@ -44,6 +45,8 @@ class PartitionGroup:
         self._lock = Lock()
         self._statuses: dict[int, PartitionStatus] = {}
         self._error = ""
+        self._parts: Parts | None = None
+        self._views: Sequence[View] = ()
         self._asked: SimpleQueue[_Request] = SimpleQueue()
         self._stop = Event()
         self._thread = Thread(target=self._run, name="headway-stream", daemon=True)
@@ -61,6 +64,7 @@ class PartitionGroup:
     def feed(self, source: EventSource, views: Sequence[View]) -> None:
         """Feed these views, and no others, from the next turn on; Unavailable where that turn does not come."""
         self._ask(lambda turns: turns.feed(source, views))
+        self._views = views
 
     def flush(self) -> None:
         """Bring what is pending to the lake now."""
@@ -96,7 +100,7 @@ class PartitionGroup:
                 self._error = str(error)
                 pause = min(max(2 * pause, _PAUSE_S), _LONGEST_PAUSE_S)
                 continue
-            self._error = ""
+            self._error, self._parts, self._views = "", parts, parts.views
             _Turns(parts, self._partitions, self._stop, self._note, self._asked).run()
             return
 
@@ -222,9 +226,20 @@ class _Request:
 class HeadwayStream(PartitionGroup):
     """A group inside Ray, which names its process like this."""
 
-    def __init__(self, build: Build, partitions: Sequence[int]) -> None:
+    def __init__(self, source: str, build: Build, partitions: Sequence[int]) -> None:
         run_in_background()
         super().__init__(build, partitions)
+        self._watch = Watch(source, self.status, self._measured)
+
+    def stop(self) -> None:
+        """Bring what is pending to the lake and end."""
+        self._watch.stop()
+        super().stop()
+
+    def _measured(self) -> tuple[str, Sequence[View]]:
+        """Return the online store and the views to measure there: one group does it for all."""
+        parts = self._parts
+        return ("", ()) if parts is None or 0 not in self._partitions else (parts.online_url, self._views)
 
 
 def start(topic: str, build: Build, partitions: int, *, groups: int = 1) -> list[Any]:
@@ -250,7 +265,7 @@ def start(topic: str, build: Build, partitions: int, *, groups: int = 1) -> list
             max_task_retries=-1,
             max_concurrency=4,
         )
-        .remote(build, list(range(group, partitions, groups)))
+        .remote(topic, build, list(range(group, partitions, groups)))
         for group in range(groups)
     ]
 
