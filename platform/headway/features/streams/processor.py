@@ -30,6 +30,7 @@ from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import Decoder
 from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
+from headway.features.streams.quality import SegmentQuality, broken_promises
 from headway.features.streams.segment import Segment, batch_id
 from headway.features.streams.watermarks import LOST, PartitionWatermarks
 
@@ -50,6 +51,7 @@ class PartitionProcessor:
         )
         self._limit = parts.limits.batch_rows
         self._watermarks = PartitionWatermarks(parts.online_url)
+        self._quality = SegmentQuality(parts.control, parts.audit)
         self._claim: Claim | None = None
         self._topic: Topic | None = None
         self._segment: Segment | None = None
@@ -60,13 +62,15 @@ class PartitionProcessor:
         self._unknown: set[str] = set()
         self._fenced: Fenced | None = None
 
-    def step(self, wait_s: float = 0.0) -> int:
+    def step(self, wait_s: float = 0.0, *, settle: bool = True) -> int:
         """Process one micro-batch and return how many messages it had, after waiting for the first.
+
+        With `settle` a segment that is due goes to the lake before that.
 
         Raises Fenced, for good, where another processor took over. Any other error may pass: the next step starts again
         from the checkpoint.
         """
-        return int(self._guarded(lambda: self._step(wait_s)))
+        return int(self._guarded(lambda: self._step(wait_s, settle)))
 
     def flush(self) -> None:
         """Bring what is pending to the lake and move the checkpoint."""
@@ -103,7 +107,13 @@ class PartitionProcessor:
             dead=0 if at is None else at.dead,
             lost=0 if at is None else at.lost,
             unknown=tuple(sorted(self._unknown)),
+            broken=() if at is None else broken_promises(at.promises),
         )
+
+    @property
+    def due(self) -> int | None:
+        """When what is pending has to go to the lake, UTC microseconds; None: nothing is."""
+        return None if self._segment is None else self._segment.due
 
     def end(self) -> int:
         """Return the stream's next offset, beside `position` the lag."""
@@ -142,10 +152,10 @@ class PartitionProcessor:
                 self._recover(claim.checkpoint.plan)
         return self._claim, self._topic
 
-    def _step(self, wait_s: float) -> int:
+    def _step(self, wait_s: float, settle: bool) -> int:
         _, topic = self._opened()
         asked = self._parts.clock.now()
-        if self._segment is not None and asked >= self._segment.due:
+        if settle and self.due is not None and asked >= self.due:
             self._finish()
         messages = self._read(topic, wait_s)
         if not messages:
@@ -270,7 +280,7 @@ class PartitionProcessor:
             letters = table_of(self._parts.source.name, topic.name, self.partition, segment.dead)
             self._parts.committer.append(DEAD_LETTERS, letters, batch)
         if segment.rows:
-            self._parts.committer.append(self._parts.source, pa.concat_tables(segment.tables), batch)
+            self._parts.committer.append(self._parts.source, segment.table(), batch)
         segment.committed = True
         self._parts.audit.append(
             actor=principal.sub,
@@ -289,9 +299,14 @@ class PartitionProcessor:
             return
         claim, topic = self._opened()
         before = claim.checkpoint
+        batch = batch_id(topic, self.partition, segment.first, segment.end)
+        promises, source = before.promises, self._parts.source
+        if segment.rows:
+            promises = self._quality.after(segment.table(), segment.end, promises, source, self._principal(), batch)
         claim.save(
             msgspec.structs.replace(
                 before,
+                promises=promises,
                 offset=segment.end,
                 watermark=self._watermark,
                 rows=before.rows + segment.rows,
@@ -309,9 +324,7 @@ class PartitionProcessor:
             self._parts.stream.read(topic, self.partition, self._position, limit=1)
         except RetentionGap as gap:
             assert self._claim is not None
-            before = (
-                self._claim.checkpoint
-            )  # of a recorded segment the rest is read anew: events are known by their ids
+            before = self._claim.checkpoint  # what is left of a recorded segment is read anew: ids tell events apart
             lost = gap.first - before.offset
             self._claim.save(msgspec.structs.replace(before, offset=gap.first, plan=None, lost=before.lost + lost))
             self._position, self._segment = gap.first, None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
 import numpy as np
 import redis
 
-from headway.core.errors import Unavailable
 from headway.features.definitions import WindowView
+from headway.features.link import away
 from headway.features.status import SLACK
 from headway.features.streams.status import Budget, StateSize
 from headway.features.windows import codec
@@ -16,6 +17,7 @@ from headway.features.windows.events import EVENT, NEVER
 from headway.features.windows.tiles import LATEST, tile_layout
 
 _CHUNK = 512
+_PAUSE_S = 0.01
 
 
 def measure(url: str, view: WindowView, budget: Budget, now: int) -> StateSize:
@@ -33,12 +35,30 @@ def measure(url: str, view: WindowView, budget: Budget, now: int) -> StateSize:
                 names.clear()
         count, more, late = _chunk(client, view, layout, names, budget, now)
     except redis.RedisError as error:
-        raise Unavailable(
-            f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status"
-        ) from error
+        raise away(error) from error
     finally:
         client.close()
     return StateSize(view=view.name, keys=keys + count, bytes=size + more, overdue=overdue + late)
+
+
+def length(url: str, view: WindowView, stop: Event) -> int:
+    """Return the bytes of a view's keys and values; reads only lengths, with pauses, until told to stop."""
+    client: Any = redis.Redis.from_url(url, socket_timeout=10.0, decode_responses=False)
+    size, cursor = 0, 0
+    try:
+        while not stop.wait(_PAUSE_S):
+            cursor, names = client.scan(cursor, match=codec.prefix(view) + b"*", count=_CHUNK)
+            with client.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.strlen(name)
+                size += sum(map(len, names)) + sum(pipeline.execute())
+            if cursor == 0:
+                break
+    except redis.RedisError as error:
+        raise away(error) from error
+    finally:
+        client.close()
+    return size
 
 
 def _chunk(
