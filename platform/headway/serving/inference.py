@@ -52,6 +52,9 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True):
     id: Annotated[str, Meta(max_length=128)] | None = None
     parameters: dict[str, Any] = {}
     outputs: list[OutputRequest] | None = None
+    model_name: str | None = None
+    """Not in the specification; KServe's client repeats the path's here."""
+    model_version: str | None = None
 
 
 class IndexBody(msgspec.Struct):
