@@ -77,7 +77,7 @@ def test_generated_requests_after_the_specification(tmp_path: Path) -> None:
             return await run(
                 tmp_path, str(CLIENTS / "schemathesis"), "run", str(SPECIFICATION), "--url", f"http://127.0.0.1:{port}/toy",
                 "--header", "authorization: Bearer alice", "--max-examples", "25", "--seed", "7",
-                "--checks", "not_a_server_error,response_headers_conformance,content_type_conformance", 
+                "--checks", "not_a_server_error,response_headers_conformance,content_type_conformance",
                 "--no-color", "--generation-database", "none",
             )  # fmt: skip
 
