@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NAME ?= serving
+JOBS ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: venv demo test soak lint bench clean
@@ -21,7 +22,7 @@ demo: venv
 	$(BIN)/headway demo
 
 test: venv
-	$(BIN)/python -m pytest -m "not soak" $(TESTS)
+	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) $(TESTS)
 
 soak: venv
 	$(BIN)/python -m pytest -m soak $(TESTS)

@@ -16,7 +16,7 @@ from headway.cluster.stream_parts import source_of, views_of
 from headway.core import ray_session
 from headway.core.clock import SystemClock
 from headway.core.control import MemoryControlStore
-from headway.core.errors import Conflict, DefinitionError, Forbidden, NotFound
+from headway.core.errors import Conflict, DefinitionError, Forbidden, NotFound, Unavailable
 from headway.core.progress import RecordedProgress
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, Overflow, View
@@ -53,6 +53,7 @@ class Cluster:
         self.views: Sequence[View] = (VIEW,)
         self.actors: dict[str, list[Remote]] = {}
         self.filled: list[View] = []
+        self.deployed: list[Installation] = []
         self.audit = MemoryAudit()
         self.at = cast(
             Installation,
@@ -71,6 +72,7 @@ class Cluster:
         )
         monkeypatch.setattr(ray_session, "connect", lambda settings: None)
         monkeypatch.setattr(streams, "fill_new", lambda at, views: self.filled.extend(views))
+        monkeypatch.setattr("headway.cluster.events.deploy_events", self.deploy)
         monkeypatch.setattr(streams, "_answer", lambda answer, name: answer)
         monkeypatch.setattr("ray.kill", lambda actor, no_restart: self.actors.clear())
         monkeypatch.setattr("ray.get", lambda answers, timeout: answers)
@@ -89,6 +91,10 @@ class Cluster:
             shares = [range(number, partitions, groups) for number in range(groups)]
             self.actors[topic] = [Remote(PartitionGroup(lambda: parts, share)) for share in shares]
         return self.actors[topic]
+
+    def deploy(self, at: Installation) -> str:
+        self.deployed.append(at)
+        return "http://here"
 
     def acts(self) -> list[tuple[str, str, str]]:
         return [(event.action, event.resource, event.outcome) for event in self.audit.events]
@@ -131,6 +137,7 @@ def test_a_stream_is_started_watched_and_stopped(cluster: Cluster) -> None:
     (started,) = run(cluster, "payments", partitions=2)
     assert (started.partitions, started.actors, started.views) == (2, 1, (VIEW.name,))
     assert cluster.filled == [VIEW]
+    assert cluster.deployed == [cluster.at], "events are taken over HTTP too"
     topic = cluster.stream.topic("payments")
     cluster.stream.publish(topic, [*(message(event) for event in payments(0, 30)), (b"k", b"poison")])
     until(lambda: sum(part.progress.rows for part in status(cluster, "payments")[0].partitions) == 30)
@@ -178,6 +185,24 @@ def test_messages_that_a_topic_dropped_are_skipped_on_demand(cluster: Cluster) -
     assert streams.skip(cluster.at, ANN, "payments") == 5
     until(lambda: any("5 messages were dropped" in line for line in status(cluster, "payments")[0].alarms))
     assert ("stream.skip", "payments", "5 messages") in cluster.acts()
+
+
+def test_what_was_published_is_waited_for_and_brought_to_the_lake_at_once(cluster: Cluster) -> None:
+    run(cluster, "payments", partitions=2)
+    cluster.stream.publish(cluster.stream.topic("payments"), [message(event) for event in payments(0, 30)])
+    until_here = stream_status.ends(cluster.stream, "payments")
+    stream_status.await_readable(cluster.at, "payments", until_here)
+    assert cluster.seen.online_ids() == list(range(30))
+    streams.flush(cluster.at, ["payments", "refunds"])
+    assert cluster.seen.in_lake() == list(range(30))
+    streams.stop(cluster.at, ANN, RecordedProgress())
+    cluster.stream.publish(cluster.stream.topic("payments"), [message(event) for event in payments(30, 4)])
+    now = stream_status.ends(cluster.stream, "payments")
+    with pytest.raises(
+        Unavailable, match="events of payments are not readable after 0 s: the stream is stopped"
+    ) as caught:
+        stream_status.await_readable(cluster.at, "payments", now, within_s=0.05)
+    assert caught.value.hint == "headway stream status payments"
 
 
 def test_who_may_not_is_refused_and_told(cluster: Cluster) -> None:

@@ -228,6 +228,9 @@ class Toy:
         waiting = list(enumerate(parts))
 
         async def receive() -> dict[str, Any]:
+            if not waiting:
+                assert sent, "the body was asked for beyond its end, before the answer"
+                return {"type": "http.disconnect"}
             index, part = waiting.pop(0)
             return {"type": "http.request", "body": part, "more_body": index < len(parts) - 1}
 
@@ -235,9 +238,11 @@ class Toy:
             sent.append(message)
 
         await self.gateway(scope, receive, send)
-        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+        start, *bodies = [message["type"] for message in sent]
+        assert (start, {*bodies}) == ("http.response.start", {"http.response.body"})
+        assert not sent[-1].get("more_body", False)
         names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], names, sent[1]["body"]
+        return sent[0]["status"], names, b"".join(message["body"] for message in sent[1:])
 
     def call(self, work: Callable[[Toy], Awaitable[T]]) -> T:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -10,7 +11,7 @@ from headway.cluster.compose import Installation
 from headway.cluster.stream_parts import source_of, views_of
 from headway.core import ray_session
 from headway.core.control import ControlStore
-from headway.core.errors import HeadwayError
+from headway.core.errors import HeadwayError, Unavailable
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, WindowView
 from headway.features.streams import group
@@ -21,6 +22,7 @@ from headway.features.streams.state import measure
 from headway.features.streams.status import Budget, PartitionStatus, StateSize, alarms
 
 _ANSWER_S = 10.0
+_POLL_S = 0.02
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,36 @@ def status(
     chosen = [source_of(at.project, name) for name in names]
     ray_session.connect(at.settings)
     return [_status(at, source, sizes) for source in chosen]
+
+
+def ends(stream: EventStream, name: str) -> list[int]:
+    """Return where each partition of a source's topic ends now."""
+    topic = stream.topic(name)
+    return [stream.bounds(topic, partition).end for partition in range(topic.partitions)]
+
+
+def await_readable(at: Installation, name: str, until: Sequence[int], *, within_s: float = 60.0) -> None:
+    """Return once the online store has what a source's topic held up to some offsets, one per partition.
+
+    Unavailable tells how much is missing after `within_s`, and why.
+    """
+    ray_session.connect(at.settings)
+    deadline = time.monotonic() + within_s
+    while True:
+        state, error, found = _partitions(at, name)
+        position = {one.progress.partition: one.progress.position for one in found if one.state == "running"}
+        left = sum(max(0, end - position.get(partition, 0)) for partition, end in enumerate(until))
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            errors = [error, *(f"partition {one.progress.partition}: {one.error}" for one in found if one.error)]
+            why = "; ".join(filter(None, errors)) or f"the stream is {state}"
+            raise Unavailable(
+                f"{left:,} events of {name} are not readable after {within_s:.0f} s: {why}",
+                retry_after_s=1.0,
+                hint=f"headway stream status {name}",
+            )
+        time.sleep(_POLL_S)
 
 
 def _status(at: Installation, source: EventSource, sizes: bool) -> SourceStatus:

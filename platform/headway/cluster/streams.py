@@ -61,6 +61,8 @@ def run(
 ) -> list[Running]:
     """Start the streams of some sources, or of all, and return once each is at work; one that runs goes on.
 
+    The application that takes events over HTTP is rolled out with them (`cluster.events`).
+
     Args:
         at: The installation.
         principal: Who asks; needs `features:write`.
@@ -69,13 +71,20 @@ def run(
         partitions: Of topics that are not there yet; Conflict where one has another number.
         actors: How many share the partitions of a topic; Conflict where another number runs.
     """
-    started = []
-    for source in _allowed(at, principal, "stream.run", sources):
-        with progress.stage(f"stream {source.name}") as stage:
-            one = _run(at, source, partitions, actors)
+    chosen = _allowed(at, principal, "stream.run", sources)
+    # Serve reads its environment at import: only now this process has it
+    from headway.cluster.events import deploy_events
+
+    with progress.stage("start streams") as stage:
+        started = [_start(at, source, partitions, actors) for source in chosen]
+        stage.note(", ".join(one.source for one in started))
+    with progress.stage("take events") as stage:
+        stage.note(deploy_events(at))
+    for one in started:
+        with progress.stage(f"stream {one.source}") as stage:
+            _await(one.source, group.running(one.source), one.partitions)
             stage.note(f"{one.partitions} partitions, views: {', '.join(one.views) or 'none'}")
-        _record(at, principal, "stream.run", source.name, "done")
-        started.append(one)
+        _record(at, principal, "stream.run", one.source, "done")
     return started
 
 
@@ -107,6 +116,14 @@ def skip(at: Installation, principal: Principal, name: str) -> int:
     lost = sum(int(_answer(actor.skip.remote(), name)) for actor in actors)
     _record(at, principal, "stream.skip", name, f"{lost} messages")
     return lost
+
+
+def flush(at: Installation, names: Sequence[str]) -> None:
+    """Bring what running streams have read to the lake now, instead of within seconds."""
+    ray_session.connect(at.settings)
+    asked = [(name, actor.flush.remote()) for name in names for actor in group.running(name)]
+    for name, reference in asked:
+        _answer(reference, name)
 
 
 def follow(at: Installation) -> None:
@@ -156,7 +173,7 @@ def topic_of(stream: EventStream, name: str, partitions: int | None = None) -> T
     return stream.create(name, partitions=partitions or PARTITIONS)
 
 
-def _run(at: Installation, source: EventSource, partitions: int | None, wanted: int) -> Running:
+def _start(at: Installation, source: EventSource, partitions: int | None, wanted: int) -> Running:
     views = views_of(at, source, strict=True)
     require_lenient(views)
     topic = topic_of(at.stream, source.name, partitions)
@@ -172,7 +189,6 @@ def _run(at: Installation, source: EventSource, partitions: int | None, wanted: 
     actors = group.start(source.name, partial(stream_parts, source.name), topic.partitions, groups=count)
     for actor in before:
         _answer(actor.feed.remote(source, views), source.name)
-    _await(source.name, actors, topic.partitions)
     return Running(
         source=source.name,
         partitions=topic.partitions,

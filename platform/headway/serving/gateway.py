@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from contextlib import suppress
 from dataclasses import replace
 from types import coroutine
 from typing import Any, Protocol
@@ -24,6 +25,10 @@ BODY_S = 10.0
 """Longest time from the headers to the end of the body."""
 _DISCARDED = 1 << 16
 """Bytes of an unread body that the server may discard to keep the connection."""
+_LINGER_S = 1.0
+_LINGERING = 8 * BODY_LIMIT
+"""How long, and how much of an unread body, is discarded before a connection closes: a close over unread bytes resets
+it, and the caller, or the proxy before us, may lose the answer that names the reason."""
 Message = MutableMapping[str, Any]
 _JSON_TYPE = b"application/json"
 _JSON = (b"content-type", _JSON_TYPE)
@@ -86,7 +91,7 @@ class Gateway:
         if root and path.startswith(root):
             path = path[len(root) :]
         method, token = scope["method"], _token(headers.get(b"authorization"))
-        body, unread, close = b"", True, False
+        body, unread, close, late = b"", True, False, False
         try:
             caller = self._service.caller(method, path, token)
             if caller is not None:
@@ -108,12 +113,16 @@ class Gateway:
                 caller,
             )
         except TimeoutError:
-            response, close = _too_slow(request_id), True
+            response, close, late = _too_slow(request_id), True, True
         except Exception as error:
             response, close = self._service.failed(error, request_id, path), isinstance(error, TooLarge)
         # what is still on its way may be without end: only a connection's end stops it
         close = close or (unread and _is_long(headers))
-        await _send(send, response, request_id if self._echo else None, close=close)
+        linger = close and not late
+        await _send(send, response, request_id if self._echo else None, close=close, more=linger)
+        if linger:
+            await _discard(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -193,7 +202,7 @@ def _rest(reading: Generator[Any, Any, Message], awaited: Any) -> Generator[Any,
     return (yield from reading)
 
 
-async def _send(send: Send, response: Response, request_id: str | None, *, close: bool) -> None:
+async def _send(send: Send, response: Response, request_id: str | None, *, close: bool, more: bool) -> None:
     headers: list[tuple[bytes, bytes]] = [
         _JSON,
         (b"content-length", str(len(response.body)).encode()),
@@ -205,7 +214,19 @@ async def _send(send: Send, response: Response, request_id: str | None, *, close
         headers.append((b"connection", b"close"))
     start: dict[str, Any] = {"type": "http.response.start", "status": response.status, "headers": headers}
     await send(start)
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": response.body, "more_body": more})
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what is still on its way, within bounds."""
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while size < _LINGERING:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                size += len(message.get("body", b""))
 
 
 def _token(header: bytes | None) -> str | None:

@@ -1,18 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
 import pytest
 
-from headway.core.clock import SystemClock
-from headway.core.control import RedisControlStore
 from headway.core.errors import Unavailable
 from headway.features.committer import Batch
 from headway.features.definitions import EventSource
@@ -22,26 +15,8 @@ from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.group import NAMESPACE, PartitionGroup, actor_name, running, start
 from headway.features.streams.parts import Parts
 from tests.features.oracle import SOURCE
-from tests.features.streams.world import TOPIC, VIEW, World, message, payments
+from tests.features.streams.world import TOPIC, VIEW, durable_parts, durable_world, message, payments, until
 from tests.features.valkey import Valkey
-
-
-@pytest.fixture
-def server() -> Iterator[Valkey]:
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder, "--appendonly", "yes", "--appendfsync", "always")
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
-
-
-def world(url: str, lake: Location) -> World:
-    return World(url, lake, SystemClock(), RedisStream(url), RedisControlStore(url), segment_age=200_000)
-
-
-def parts(url: str, lake: Location) -> Parts:
-    return world(url, lake).parts
 
 
 class OneAtATime:
@@ -55,25 +30,18 @@ class OneAtATime:
             return self._committer.append(table, data, batch_id)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_a_group_goes_on_after_its_server_was_away(server: Valkey, lake: Location) -> None:
-    stream = RedisStream(server.url)
+def test_a_group_goes_on_after_its_server_was_away(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=2)
     stream.publish(topic, [message(event) for event in payments(0, 30)])
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     group = PartitionGroup(lambda: seen.parts, [0, 1])
     until(lambda: sum(status.progress.rows for status in group.status()) == 30)
-    server.kill()
+    durable.kill()
     until(lambda: {status.state for status in group.status()} == {"waiting"})
     assert all(status.failing_since and status.error for status in group.status())
-    server.start()
-    stream = RedisStream(server.url)
+    durable.start()
+    stream = RedisStream(durable.url)
     stream.publish(topic, [message(event) for event in payments(30, 30)])
     until(lambda: sum(status.progress.rows for status in group.status()) == 60)
     until(lambda: [(status.state, status.lag) for status in group.status()] == [("running", 0)] * 2)
@@ -81,10 +49,10 @@ def test_a_group_goes_on_after_its_server_was_away(server: Valkey, lake: Locatio
     assert seen.in_lake() == seen.online_ids() == list(range(60))
 
 
-def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(server: Valkey, lake: Location) -> None:
-    stream = RedisStream(server.url)
+def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=1)
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     shared = dataclasses.replace(seen.parts, committer=OneAtATime(seen.parts.committer))
     old = PartitionGroup(lambda: shared, [0])
     until(lambda: bool(old.status()))
@@ -98,10 +66,10 @@ def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(s
     assert seen.checkpoint().rows == 30
 
 
-def test_what_a_group_is_asked_for_happens_between_two_turns(server: Valkey, lake: Location) -> None:
-    stream = RedisStream(server.url)
+def test_what_a_group_is_asked_for_happens_between_two_turns(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=2)
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     group = PartitionGroup(lambda: seen.parts, [0, 1])
     stream.publish(topic, [message(event) for event in payments(0, 30)])
     until(lambda: sum(status.progress.rows for status in group.status()) == 30)
@@ -114,12 +82,12 @@ def test_what_a_group_is_asked_for_happens_between_two_turns(server: Valkey, lak
         group.skip()
 
 
-def test_a_gap_is_skipped_by_the_group(server: Valkey, lake: Location) -> None:
-    stream = RedisStream(server.url)
+def test_a_gap_is_skipped_by_the_group(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=1)
     stream.publish(topic, [message(event) for event in payments(0, 30)])
     stream.release(topic, 0, 7)
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     group = PartitionGroup(lambda: seen.parts, [0])
     until(lambda: any("were dropped" in status.error for status in group.status()))
     assert group.skip() == 7
@@ -128,7 +96,7 @@ def test_a_gap_is_skipped_by_the_group(server: Valkey, lake: Location) -> None:
     assert seen.in_lake() == list(range(7, 30))
 
 
-def test_a_group_that_cannot_begin_says_why(server: Valkey, lake: Location) -> None:
+def test_a_group_that_cannot_begin_says_why(durable: Valkey, lake: Location) -> None:
     def build() -> Parts:
         raise Unavailable("no lake today", retry_after_s=1.0)
 
@@ -140,12 +108,12 @@ def test_a_group_that_cannot_begin_says_why(server: Valkey, lake: Location) -> N
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_killed_actor_is_restarted_and_goes_on(server: Valkey, lake: Location) -> None:
+def test_a_killed_actor_is_restarted_and_goes_on(durable: Valkey, lake: Location) -> None:
     import ray
 
-    stream = RedisStream(server.url)
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=2)
-    build = partial(parts, server.url, lake)
+    build = partial(durable_parts, durable.url, lake)
     (actor,) = start(TOPIC, build, 2)
     try:
         for first in (0, 30):
@@ -157,5 +125,5 @@ def test_a_killed_actor_is_restarted_and_goes_on(server: Valkey, lake: Location)
         assert running("nobody") == []
     finally:
         ray.kill(actor)
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     assert seen.in_lake() == seen.online_ids() == list(range(60))

@@ -72,6 +72,31 @@ def test_events_are_readable_at_once_and_in_the_lake_with_the_segment(
     assert done.resource == f"{SOURCE.table}#{TOPIC}@{topic.identity[:12]}:0:0-29"
 
 
+def test_a_micro_batch_grows_while_more_messages_wait(make: Make, stream: RedisStream, topic: Topic) -> None:
+    stream.publish(topic, [message(event) for event in payments(0, 120)])
+    processor = make(batch_rows=5, catch_up_rows=40).processor()
+    assert [processor.step() for _ in range(6)] == [5, 10, 20, 40, 40, 5]
+    stream.publish(topic, [message(event) for event in payments(120, 20)])
+    assert [processor.step() for _ in range(3)] == [5, 10, 5]
+
+
+def test_a_segment_that_is_due_may_wait_for_its_turn(
+    make: Make, stream: RedisStream, topic: Topic, clock: ManualClock
+) -> None:
+    world = make()
+    processor = world.processor()
+    stream.publish(topic, [message(event) for event in payments(0, 3)])
+    processor.step()
+    clock.advance(11 * SECOND)
+    assert (processor.due or 0) < clock.now()
+    stream.publish(topic, [message(event) for event in payments(3, 3)])
+    assert processor.step(settle=False) == 3
+    assert world.online_ids() == list(range(6))
+    assert world.checkpoint().offset == 0
+    processor.step()
+    assert (world.checkpoint().offset, processor.due) == (6, None)
+
+
 def test_a_segment_is_bounded_by_rows_and_bytes(make: Make, stream: RedisStream, topic: Topic) -> None:
     stream.publish(topic, [message(event) for event in payments(0, 40)])
     processor = make(batch_rows=5, segment_rows=12).processor()

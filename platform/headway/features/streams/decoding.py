@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, format_duration
 from headway.core.types import Int64
@@ -127,21 +128,16 @@ class Decoder:
         return Decoded(rows=rows, dead=dead, unknown=unknown)
 
     def _table(self, events: Sequence[Any], published: Sequence[int]) -> pa.Table:
+        given = list(zip(*map(msgspec.structs.astuple, events), strict=True)) or [()] * (len(self._names) + 2)
         columns = {}
-        for i, (name, dtype) in enumerate(self._source.columns.items()):
-            values = [getattr(event, f"c{i}") for event in events]
+        for (name, dtype), values in zip(self._source.columns.items(), given, strict=False):
             if dtype == "timestamp":
-                values = [None if value is None else _microseconds(value) for value in values]
+                columns[name] = _moments(values)
+                continue
             wide = pa.array(values, pa.float64() if dtype == "float32" else ARROW_TYPES[dtype])
             columns[name] = wide.cast(pa.float32(), safe=False) if dtype == "float32" else wide
-        columns[EVENT_TIME] = pa.array([_microseconds(event.event) for event in events], pa.int64())
-        columns[KNOWN_TIME] = pa.array(
-            [
-                at if event.known is None else _microseconds(event.known)
-                for event, at in zip(events, published, strict=True)
-            ],
-            pa.int64(),
-        )
+        columns[EVENT_TIME] = _moments(given[-2])
+        columns[KNOWN_TIME] = pc.coalesce(_moments(given[-1]), pa.array(published, pa.int64()))
         return pa.table(columns)
 
     def refused(self, rows: pa.Table, horizon: int) -> dict[int, tuple[str, str]]:
@@ -173,6 +169,14 @@ class Decoder:
 
 def _int64(rows: pa.Table, name: str) -> Int64:
     return np.asarray(rows[name].to_numpy(), np.int64)
+
+
+def _moments(values: Sequence[int | datetime | None]) -> pa.Array:
+    """Return times as int64 microseconds; mostly they are that already."""
+    try:
+        return pa.array(values, pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else _microseconds(value) for value in values], pa.int64())
 
 
 def _microseconds(value: int | datetime) -> int:

@@ -18,6 +18,7 @@ from headway.core.errors import CapacityError, Unavailable
 from headway.core.ray_session import run_in_background
 from headway.features.definitions import EventSource, View
 from headway.features.streams.checkpoint import Fenced
+from headway.features.streams.metrics import Watch
 from headway.features.streams.parts import Parts
 from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.status import PartitionStatus
@@ -44,6 +45,8 @@ class PartitionGroup:
         self._lock = Lock()
         self._statuses: dict[int, PartitionStatus] = {}
         self._error = ""
+        self._parts: Parts | None = None
+        self._views: Sequence[View] = ()
         self._asked: SimpleQueue[_Request] = SimpleQueue()
         self._stop = Event()
         self._thread = Thread(target=self._run, name="headway-stream", daemon=True)
@@ -61,6 +64,11 @@ class PartitionGroup:
     def feed(self, source: EventSource, views: Sequence[View]) -> None:
         """Feed these views, and no others, from the next turn on; Unavailable where that turn does not come."""
         self._ask(lambda turns: turns.feed(source, views))
+        self._views = views
+
+    def flush(self) -> None:
+        """Bring what is pending to the lake now."""
+        self._ask(lambda turns: turns.flush())
 
     def skip(self) -> int:
         """Go on after messages that the stream dropped unread; return how many these were."""
@@ -92,7 +100,7 @@ class PartitionGroup:
                 self._error = str(error)
                 pause = min(max(2 * pause, _PAUSE_S), _LONGEST_PAUSE_S)
                 continue
-            self._error = ""
+            self._error, self._parts, self._views = "", parts, parts.views
             _Turns(parts, self._partitions, self._stop, self._note, self._asked).run()
             return
 
@@ -123,7 +131,8 @@ class _Turns:
         idle = False
         while not self._stop.is_set() and self._processors:
             wait = _WAIT_S / len(self._processors) if idle else 0.0
-            done = [self._step(processor, wait) for processor in list(self._processors.values())]
+            settling = self._settling()
+            done = [self._step(processor, wait, settling) for processor in list(self._processors.values())]
             idle = not any(done)
             self._act()
         for processor in self._processors.values():
@@ -139,6 +148,12 @@ class _Turns:
             processor.feed(source, views)
         return len(views)
 
+    def flush(self) -> int:
+        """Bring what every partition has pending to the lake; return the rows that are there."""
+        for processor in self._processors.values():
+            processor.flush()
+        return sum(processor.progress.rows for processor in self._processors.values())
+
     def skip(self) -> int:
         """Let every partition go on after a gap; return the messages lost."""
         self._again.clear()
@@ -150,14 +165,19 @@ class _Turns:
             while True:
                 self._asked.get_nowait().answer(self)
 
-    def _step(self, processor: PartitionProcessor, wait_s: float) -> bool:
+    def _settling(self) -> int:
+        """Return the partition whose segment is due first: one a turn, so that no other waits for more than one."""
+        due = [(at, number) for number, one in self._processors.items() if (at := one.due) is not None]
+        return min(due)[1] if due else -1
+
+    def _step(self, processor: PartitionProcessor, wait_s: float, settling: int) -> bool:
         """Step one partition and note how it is; return whether there was something to do."""
         partition, clock = processor.partition, self._parts.clock
         if clock.monotonic() < self._again.get(partition, 0.0):
             self._stop.wait(wait_s)
             return False
         try:
-            done = processor.step(wait_s)
+            done = processor.step(wait_s, settle=partition == settling)
             self._look(processor)
         except Fenced as error:
             self._note(PartitionStatus(progress=processor.progress, end=-1, state="fenced", error=str(error)))
@@ -206,9 +226,20 @@ class _Request:
 class HeadwayStream(PartitionGroup):
     """A group inside Ray, which names its process like this."""
 
-    def __init__(self, build: Build, partitions: Sequence[int]) -> None:
+    def __init__(self, source: str, build: Build, partitions: Sequence[int]) -> None:
         run_in_background()
         super().__init__(build, partitions)
+        self._watch = Watch(source, self.status, self._measured)
+
+    def stop(self) -> None:
+        """Bring what is pending to the lake and end."""
+        self._watch.stop()
+        super().stop()
+
+    def _measured(self) -> tuple[str, Sequence[View]]:
+        """Return the online store and the views to measure there: one group does it for all."""
+        parts = self._parts
+        return ("", ()) if parts is None or 0 not in self._partitions else (parts.online_url, self._views)
 
 
 def start(topic: str, build: Build, partitions: int, *, groups: int = 1) -> list[Any]:
@@ -234,7 +265,7 @@ def start(topic: str, build: Build, partitions: int, *, groups: int = 1) -> list
             max_task_retries=-1,
             max_concurrency=4,
         )
-        .remote(build, list(range(group, partitions, groups)))
+        .remote(topic, build, list(range(group, partitions, groups)))
         for group in range(groups)
     ]
 

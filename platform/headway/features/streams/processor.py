@@ -31,7 +31,7 @@ from headway.features.streams.decoding import Decoder
 from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
 from headway.features.streams.quality import SegmentQuality, broken_promises
-from headway.features.streams.segment import Segment
+from headway.features.streams.segment import Segment, batch_id
 from headway.features.streams.watermarks import LOST, PartitionWatermarks
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +46,10 @@ class PartitionProcessor:
         self._parts = parts
         self._decoder = Decoder(parts.source, parts.views)
         history = None if parts.history is None else self._history
-        self._online = OnlineStore(parts.online_url, clock=parts.clock, history=history)
+        self._online = OnlineStore(
+            parts.online_url, clock=parts.clock, history=history, remembered=parts.limits.remembered_bytes
+        )
+        self._limit = parts.limits.batch_rows
         self._watermarks = PartitionWatermarks(parts.online_url)
         self._quality = SegmentQuality(parts.control, parts.audit)
         self._claim: Claim | None = None
@@ -59,13 +62,15 @@ class PartitionProcessor:
         self._unknown: set[str] = set()
         self._fenced: Fenced | None = None
 
-    def step(self, wait_s: float = 0.0) -> int:
+    def step(self, wait_s: float = 0.0, *, settle: bool = True) -> int:
         """Process one micro-batch and return how many messages it had, after waiting for the first.
+
+        With `settle` a segment that is due goes to the lake before that.
 
         Raises Fenced, for good, where another processor took over. Any other error may pass: the next step starts again
         from the checkpoint.
         """
-        return int(self._guarded(lambda: self._step(wait_s)))
+        return int(self._guarded(lambda: self._step(wait_s, settle)))
 
     def flush(self) -> None:
         """Bring what is pending to the lake and move the checkpoint."""
@@ -105,6 +110,11 @@ class PartitionProcessor:
             broken=() if at is None else broken_promises(at.promises),
         )
 
+    @property
+    def due(self) -> int | None:
+        """When what is pending has to go to the lake, UTC microseconds; None: nothing is."""
+        return None if self._segment is None else self._segment.due
+
     def end(self) -> int:
         """Return the stream's next offset, beside `position` the lag."""
         _, topic = self._opened()
@@ -142,14 +152,12 @@ class PartitionProcessor:
                 self._recover(claim.checkpoint.plan)
         return self._claim, self._topic
 
-    def _step(self, wait_s: float) -> int:
+    def _step(self, wait_s: float, settle: bool) -> int:
         _, topic = self._opened()
         asked = self._parts.clock.now()
-        if self._segment is not None and asked >= self._segment.due:
+        if settle and self.due is not None and asked >= self.due:
             self._finish()
-        messages = self._parts.stream.read(
-            topic, self.partition, self._position, limit=self._parts.limits.batch_rows, wait_s=wait_s
-        )
+        messages = self._read(topic, wait_s)
         if not messages:
             self._advance(asked)
             return 0
@@ -159,6 +167,13 @@ class PartitionProcessor:
         if self._segment.committed or self._segment.full(self._parts.limits):
             self._finish()
         return len(messages)
+
+    def _read(self, topic: Topic, wait_s: float) -> list[Message]:
+        """Return the next messages: twice as many as before while the stream has them waiting."""
+        messages = self._parts.stream.read(topic, self.partition, self._position, limit=self._limit, wait_s=wait_s)
+        limits, full = self._parts.limits, len(messages) == self._limit
+        self._limit = min(2 * self._limit, limits.catch_up_rows) if full else limits.batch_rows
+        return messages
 
     def _take(self, messages: Sequence[Message]) -> int:
         """Decode messages and merge them into the views; return the largest known_time among them."""
@@ -309,16 +324,9 @@ class PartitionProcessor:
             self._parts.stream.read(topic, self.partition, self._position, limit=1)
         except RetentionGap as gap:
             assert self._claim is not None
-            before = (
-                self._claim.checkpoint
-            )  # of a recorded segment the rest is read anew: events are known by their ids
+            before = self._claim.checkpoint  # what is left of a recorded segment is read anew: ids tell events apart
             lost = gap.first - before.offset
             self._claim.save(msgspec.structs.replace(before, offset=gap.first, plan=None, lost=before.lost + lost))
             self._position, self._segment = gap.first, None
             return lost
         return 0
-
-
-def batch_id(topic: Topic, partition: int, first: int, end: int) -> str:
-    """Return the identity of a segment in the lake."""
-    return f"{topic.name}@{topic.identity[:12]}:{partition}:{first}-{end - 1}"
