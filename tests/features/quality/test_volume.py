@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.clock import ManualClock
@@ -55,6 +55,7 @@ def test_weekdays_have_their_own_volume_once_there_are_three_of_each() -> None:
             assert (centre == expected) is (own or expected == 1_000)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(900, 1_100), min_size=21, max_size=63), st.integers(0, 62), st.integers(0, 10**7))
 def test_one_broken_day_moves_the_rule_little(counts: list[int], place: int, broken: int) -> None:
     changed = [*counts]
@@ -66,6 +67,7 @@ def test_one_broken_day_moves_the_rule_little(counts: list[int], place: int, bro
         assert 1_100 <= rule.high < 2_500
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(400, 5_000), min_size=14, max_size=63), st.integers(2, 50))
 def test_a_larger_source_has_the_same_rule_in_proportion(counts: list[int], times: int) -> None:
     one = usual(history(*counts), TODAY, deviations=4, days=14)
