@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.features.distinct import first_known
@@ -16,6 +16,7 @@ def rows_of(rows: list[tuple[int | None, ...]]) -> pa.Table:
     return pa.table({name: pa.array(column, pa.int64()) for name, column in zip(NAMES, columns, strict=True)})
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=30), st.integers(1, 5))
 def test_each_id_counts_once_as_it_was_known_first(rows: list[tuple[int | None, ...]], chunks: int) -> None:
     table = rows_of(rows)

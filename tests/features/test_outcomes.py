@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.errors import DefinitionError
@@ -74,6 +74,7 @@ def test_without_an_id_of_the_client_it_has_one_made_of_the_decisions() -> None:
     assert row["order"] == "d1"
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=64))
 def test_made_ids_are_stable_negative_and_fit(decision: str) -> None:
     assert made_id(decision, "int64") == made_id(decision, "int64")

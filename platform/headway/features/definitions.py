@@ -256,8 +256,7 @@ class FeatureService:
             object.__setattr__(self, "features", tuple(produced))
         require_joins(self.views, frozenset([EVENT_TIME, *produced]), field=f"{self.name}.views")
         if self.event_id is not None:
-            taken = (*self.keys, *produced)
-            require_event_id(self.event_id, self.event_id_dtype, taken, field=f"{self.name}.event_id")
+            require_event_id(self.event_id, self.event_id_dtype, (*self.keys, *produced), field=f"{self.name}.event_id")
 
     @property
     def stored(self) -> tuple[View, ...]:

@@ -103,7 +103,7 @@ def ingest(
     if complete is None:
         complete = int(times(events, KNOWN_TIME).max()) if events.num_rows else 0
     try:
-        admission = admit(source, events, batch_id, quality, principal.sub)
+        admission = admit(source, events, batch_id, quality, principal.sub, now=clock.now())
     except HeadwayError as error:
         _record(audit, principal, resource, QUARANTINED if error.code == QUARANTINED else "failed")
         raise

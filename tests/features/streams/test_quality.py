@@ -10,9 +10,8 @@ import pytest
 
 from headway.core.clock import ManualClock
 from headway.core.control import MemoryControlStore
-from headway.core.times import DAY, SECOND
+from headway.core.times import DAY, HOUR
 from headway.features.lake import Location
-from headway.features.online_store import OnlineStore
 from headway.features.quality.expectations import (
     Severity,
     between,
@@ -21,6 +20,7 @@ from headway.features.quality.expectations import (
     one_of,
     rows_per_batch,
     unique,
+    usual_volume,
 )
 from headway.features.quality.profiles import Profiles, count
 from headway.features.streams.drivers.redis import RedisStream
@@ -30,7 +30,7 @@ from headway.features.streams.quality import Tally, broken_promises, changes, ju
 from headway.features.streams.status import Budget, PartitionStatus, alarms
 from tests.features.oracle import SOURCE, Event
 from tests.features.streams.test_processor import Killed, Killer, drain
-from tests.features.streams.world import TOPIC, VIEW, World, message, payments
+from tests.features.streams.world import TOPIC, World, message, payments
 from tests.features.test_online import table
 
 Make = Callable[..., World]
@@ -61,8 +61,8 @@ def topic(stream: RedisStream) -> Topic:
 def make(online_url: str, lake: Location, clock: ManualClock, stream: RedisStream) -> Make:
     control = MemoryControlStore()
 
-    def made(**given: int) -> World:
-        world = World(online_url, lake, clock, stream, control, (VIEW,), **given)
+    def made(**given: Any) -> World:
+        world = World(online_url, lake, clock, stream, control, **given)
         world.parts = dataclasses.replace(world.parts, source=STRICT)
         return world
 
@@ -195,18 +195,25 @@ def test_stretches_of_several_days_and_partitions_count_once_each() -> None:
     assert {day.day: day.rows for day in profiles.days(SOURCE)} == {3: 3, 4: 5}
 
 
-def test_online_store_is_untouched_by_a_refused_row(
-    make: Make, stream: RedisStream, topic: Topic, monkeypatch: pytest.MonkeyPatch
+def test_a_days_volume_is_judged_against_the_days_before_in_the_streams_own_time(
+    make: Make, stream: RedisStream, topic: Topic, clock: ManualClock
 ) -> None:
-    written: list[int] = []
-    real = OnlineStore.write
-
-    def noted(self: OnlineStore, view: Any, rows: Any) -> Any:
-        written.extend(rows["payment"].to_pylist())
-        return real(self, view, rows)
-
-    monkeypatch.setattr(OnlineStore, "write", noted)
-    stream.publish(topic, [message(payments(0, 1)[0], amount=None), message(payments(1, 1)[0])])
-    processor = make(segment_age=SECOND).processor()
-    drain(processor)
-    assert written == [1]
+    world = make()
+    source = dataclasses.replace(SOURCE, expectations=(usual_volume(days=7),))
+    world.parts = dataclasses.replace(world.parts, source=source)
+    processor, sent = world.processor(), 0
+    begin = clock.now() // DAY - 20
+    seen = []
+    for day, rows in enumerate([*[100] * 10, 400, 100, 9, 100]):
+        for part in (rows // 2, rows - rows // 2):
+            at = (begin + day) * DAY + 2 * HOUR
+            stream.publish(topic, [message(Event(1, at, at, 1, sent + i)) for i in range(part)])
+            sent += part
+            drain(processor)
+            processor.flush()
+        seen.append([line.split(": ", 1)[1] for line in processor.progress.broken])
+    assert seen[:10] == [[]] * 10
+    assert [line.split(" ", 1)[1] for lines in seen[10:] for line in lines] == [
+        "has 400 rows, 50 to 150 are usual", "has 400 rows, 50 to 150 are usual", "has 9 rows, 50 to 150 are usual"
+    ]  # fmt: skip
+    assert seen[12] == [], "the day is not over"

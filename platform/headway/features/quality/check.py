@@ -16,6 +16,7 @@ from headway.features.arrow import conform, whole
 from headway.features.definitions import EventSource
 from headway.features.quality.expectations import Expectation, Kind, Severity
 from headway.features.quality.rows import beyond, broken, flagged, late
+from headway.features.quality.volume import Volumes, unusual
 
 _SHOWN = 100
 Worst = tuple[int | None, str]
@@ -36,6 +37,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The worst row: farthest outside, latest, or of the value that breaks it most often; None: none or the batch."""
     example: str = ""
     """Its value, printable."""
+    note: str = ""
+    """What was found where no row is to blame."""
 
 
 class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,8 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self, finding: Finding) -> str:
         """Return what an expectation found, without any value of the data."""
+        if finding.note:
+            return f"{finding.expectation}: {finding.note}"
         if finding.row is None:
             return f"{finding.expectation}: the batch has {self.rows:,} rows"
         share = 100 * finding.breaches / self.rows
@@ -67,19 +72,24 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def check(source: EventSource, table: pa.Table) -> QualityReport:
+def check(source: EventSource, table: pa.Table, volumes: Volumes | None = None) -> QualityReport:
     """Return what the source's expectations find in a batch; InvalidValue where it does not have the source's columns.
 
-    Rows are numbered from 0. The same table gives the same report, however it is chunked.
+    Rows are numbered from 0. The same table gives the same report, however it is chunked. What is usual is judged where
+    `volumes` tell of earlier days.
     """
     events = conform(source, table)
-    findings = tuple(_finding(expectation, source, events) for expectation in source.expectations)
+    findings = tuple(_finding(expectation, source, events, volumes) for expectation in source.expectations)
     return QualityReport(source=source.name, rows=events.num_rows, findings=findings)
 
 
-def _finding(expectation: Expectation, source: EventSource, events: pa.Table) -> Finding:
-    passed = True
-    if expectation.kind is Kind.ROWS_PER_BATCH:
+def _finding(expectation: Expectation, source: EventSource, events: pa.Table, volumes: Volumes | None) -> Finding:
+    passed, note = True, ""
+    breaches, row, example = 0, None, ""
+    if expectation.kind is Kind.USUAL_VOLUME:
+        note = "" if volumes is None else unusual(expectation, events, volumes)
+        passed = not note
+    elif expectation.kind is Kind.ROWS_PER_BATCH:
         low, high = expectation.low or 0, math.inf if expectation.high is None else expectation.high
         passed = low <= events.num_rows <= high
         breaches, (row, example) = 0, (None, "" if passed else f"{events.num_rows} rows")
@@ -101,6 +111,7 @@ def _finding(expectation: Expectation, source: EventSource, events: pa.Table) ->
         passed=passed and breaches <= allowed,
         row=row,
         example=example,
+        note=note,
     )
 
 

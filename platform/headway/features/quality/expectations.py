@@ -18,6 +18,7 @@ Value = int | str | bool
 _NUMBERS = ("int64", "float32", "float64")
 _EXACT = ("int64", "string", "bool")
 _TYPES = {"int64": int, "string": str, "bool": bool}
+_WEEK, _MOST = 7, 56
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     UNIQUE = "unique"
     KNOWN_WITHIN = "known_within"
     ROWS_PER_BATCH = "rows_per_batch"
+    USUAL_VOLUME = "usual_volume"
 
 
 class Severity(StrEnum):
@@ -43,16 +45,18 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """One expectation; see `not_null`, `between`, `one_of`, `unique`, `known_within`, `rows_per_batch`."""
+    """One expectation; the functions below write it: `not_null`, `between`, `one_of` and the others."""
 
     kind: Kind
     columns: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    """Bounds, both inclusive; None: open. Of `known_within`, microseconds."""
+    """Bounds, both inclusive; None: open. Of `known_within`, microseconds; of `usual_volume`, deviations."""
     values: tuple[Value, ...] = ()
     tolerance: float = 0.0
     """Share of a batch's rows that may break it."""
+    days: int = 0
+    """Of `usual_volume`: days that have to be known before one is judged."""
     severity: Severity = Severity.REJECT
 
     def __post_init__(self) -> None:
@@ -68,6 +72,12 @@ class Expectation:
             raise DefinitionError("nothing lies between the bounds", field=self.name, expected="finite low ≤ high")
         if self.kind is Kind.ONE_OF and not self.values:
             raise DefinitionError("no value is allowed", field=self.name, expected="the values that may come")
+        if self.kind is Kind.USUAL_VOLUME and (not self.high or self.high <= 0 or not _WEEK <= self.days <= _MOST):
+            raise DefinitionError(
+                f"{self.high} deviations, {self.days} days",
+                field=self.name,
+                expected=f"more than 0 deviations, {_WEEK} to {_MOST} days",
+            )
         if self.kind is Kind.UNIQUE and not self.columns:
             raise DefinitionError("no column", field=self.name, expected="the columns of the key")
 
@@ -79,6 +89,8 @@ class Expectation:
             parts.append(format_duration(int(self.high or 0)))
         elif self.kind in (Kind.BETWEEN, Kind.ROWS_PER_BATCH):
             parts += [self.low, self.high]
+        elif self.kind is Kind.USUAL_VOLUME:
+            parts += [self.high, self.days]
         return f"{self.kind.value}({', '.join(str(part) for part in [*parts, *self.values])})"
 
     def allowed(self, rows: int) -> int:
@@ -151,3 +163,12 @@ def known_within(delay: str, *, tolerance: float = 0.0, severity: Severity = Sev
 def rows_per_batch(low: int | None, high: int | None, *, severity: Severity = Severity.REJECT) -> Expectation:
     """Expect a batch of so many rows; None leaves a side open."""
     return Expectation(kind=Kind.ROWS_PER_BATCH, low=low, high=high, severity=severity)
+
+
+def usual_volume(deviations: float = 5.0, *, days: int = 14, severity: Severity = Severity.WARN) -> Expectation:
+    """Expect of each day (UTC, of known_time) as many rows as its weekday usually brings, as `features.quality.volume`.
+
+    Too many are seen with the batch that brings them, too few with one that comes when the day is over. Nothing is
+    judged before so many `days` are known.
+    """
+    return Expectation(kind=Kind.USUAL_VOLUME, high=deviations, days=days, severity=severity)

@@ -11,8 +11,10 @@ from headway.core.errors import Conflict, InvalidValue, Unavailable
 from headway.features.definitions import EventSource
 from headway.features.quality.check import QualityReport, check
 from headway.features.quality.digest import rows_sha256
+from headway.features.quality.expectations import Kind
 from headway.features.quality.profiles import Profiles
 from headway.features.quality.quarantine import Case, Quarantine, State
+from headway.features.quality.volume import Volumes
 
 _LOG = logging.getLogger(__name__)
 QUARANTINED = "quarantined"
@@ -40,19 +42,22 @@ class Admission:
     """The snapshot of the lake that has these rows, where they were released before; None: they were not."""
 
 
-def admit(source: EventSource, events: pa.Table, batch: str, gate: Gate | None, sender: str) -> Admission:
+def admit(
+    source: EventSource, events: pa.Table, batch: str, gate: Gate | None, sender: str, *, now: int = 0
+) -> Admission:
     """Let a batch pass that keeps its source's promises.
 
     Raises InvalidValue for one that does not: it is quarantined whole, or with no gate only refused. A batch id that is
     in quarantine stands for the rows it came with: the same rows again are refused again until they are released, and
-    are ingested once; other rows under that id raise Conflict, unless the first were dropped.
+    are ingested once; other rows under that id raise Conflict, unless the first were dropped. `now` tells which days
+    are over.
     """
     if gate is not None and gate.approved:
         return Admission()
     decided = None if gate is None else _decided(gate.quarantine.of_batch(source.name, batch), events)
     if decided is not None:
         return decided
-    report = check(source, events)
+    report = check(source, events, _volumes(source, batch, gate, now))
     if report.rejected:
         if gate is None:
             raise _failed(report, f"nothing was written; correct the rows, or the expectations of {source.name}")
@@ -70,6 +75,19 @@ def count(source: EventSource, events: pa.Table, batch: str, gate: Gate | None) 
         gate.profiles.add(source, events, batch)
     except (Unavailable, Conflict) as error:
         _LOG.warning("batch %s of %s is not in its profile: %s", batch, source.name, error)
+
+
+def _volumes(source: EventSource, batch: str, gate: Gate | None, now: int) -> Volumes | None:
+    """Return what is known of the source's days, if it promises anything about them and the profiles are there."""
+    asked = any(expectation.kind is Kind.USUAL_VOLUME for expectation in source.expectations)
+    if not asked or gate is None or gate.profiles is None:
+        return None
+    try:
+        rows, counted = gate.profiles.volumes(source, batch)
+    except Unavailable as error:
+        _LOG.warning("batch %s of %s is not compared with the days before: %s", batch, source.name, error)
+        return None
+    return Volumes(rows=rows, counted=counted, now=now)
 
 
 def _decided(cases: list[Case], events: pa.Table) -> Admission | None:

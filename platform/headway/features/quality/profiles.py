@@ -126,6 +126,12 @@ class Profiles:
             more = DayCounts(day=day, rows=len(chosen), counts=counter.drain())
             self._merge(source, same, more, again, remembered)
 
+    def volumes(self, source: EventSource, batch: str = "") -> tuple[dict[int, int], frozenset[int]]:
+        """Return day → rows, whatever columns the source had then, and the days that have a batch's rows already."""
+        name = sha256(batch.encode())[:16]
+        found = [day for day, _ in (self._read(source, place) for place in range(KEPT)) if day is not None]
+        return {day.day: day.rows for day in found}, frozenset(day.day for day in found if name in day.batches)
+
     def days(self, source: EventSource) -> list[DayCounts]:
         """Return the days there are, oldest first; those of other columns are left out."""
         same = layout(source).sha256()

@@ -13,15 +13,18 @@ import math
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from headway.core.control import ControlStore
+from headway.core.times import HOUR, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
 from headway.features.quality.check import check
 from headway.features.quality.expectations import Expectation, Kind
 from headway.features.quality.profiles import Profiles
 from headway.features.quality.rows import judges_rows
+from headway.features.quality.volume import Volumes
 from headway.governance.audit_event import AuditSink
 
 _ALLOWED = 5
@@ -53,7 +56,7 @@ class SegmentQuality:
     ) -> dict[str, Tally]:
         """Return the tallies after a segment up to an offset, in the profile then; what changes is audited."""
         self._profiles.add_stretch(source, rows, batch.rpartition(":")[0], end)
-        tallies = judged(source, rows, before)
+        tallies = judged(source, rows, before, self._volumes(source, rows))
         for change in changes(before, tallies):
             self._audit.append(
                 actor=principal.sub,
@@ -65,11 +68,19 @@ class SegmentQuality:
             )
         return tallies
 
+    def _volumes(self, source: EventSource, rows: pa.Table) -> Volumes | None:
+        """Return the days as they are with the segment; a day is over an hour after its end, in the stream's time."""
+        if all(promise.kind is not Kind.USUAL_VOLUME for promise in source.expectations):
+            return None
+        days, _ = self._profiles.volumes(source)
+        now = int(np.max(rows[KNOWN_TIME].to_numpy())) - HOUR
+        return Volumes(rows=days, counted=frozenset(days), now=now, yesterday=True)
 
-def judged(source: EventSource, rows: pa.Table, before: Tallies) -> dict[str, Tally]:
+
+def judged(source: EventSource, rows: pa.Table, before: Tallies, volumes: Volumes | None = None) -> dict[str, Tally]:
     """Return the tallies of a source's promises after a segment with these rows."""
     promises = {promise.name: promise for promise in source.expectations if _of_many(promise)}
-    report = check(dataclasses.replace(source, expectations=tuple(promises.values())), rows)
+    report = check(dataclasses.replace(source, expectations=tuple(promises.values())), rows, volumes)
     after = {}
     for finding in report.findings:
         promise, tally = promises[finding.expectation], before.get(finding.expectation, Tally())
