@@ -15,7 +15,7 @@ from features.simulators import fraud as simulator
 from headway.core.times import DAY, HOUR
 from headway.core.types import Columns
 from headway.features.aggregates import count, largest, mean, total
-from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
+from headway.features.definitions import Entity, EventSource, FeatureService, OutcomesOf, WindowView
 from headway.features.history import History
 from headway.features.quality.expectations import between, known_within, not_null, one_of, unique
 from headway.features.transformations import transformation
@@ -60,10 +60,14 @@ fraud_outcomes = EventSource(
     id="transaction_id",
     bucket_by="terminal_id",
     purposes=PURPOSES,
+    outcomes=OutcomesOf(use_case="fraud", label="is_fraud"),
     expectations=(*PAYMENT, not_null("is_fraud"), one_of("is_fraud", (0, 1)), known_within("30d")),
     owner=OWNER,
     tags=TAGS,
-    description="What became of each transaction, known seven days later; no feature reads the simulator's `scenario`.",
+    description=(
+        "What became of each transaction, from a file or posted; known seven days later. No feature reads the "
+        "simulator's `scenario`, which a posted outcome does not have."
+    ),
 )
 
 card_activity = WindowView(
@@ -139,6 +143,7 @@ fraud_v1 = FeatureService(
     views=(card_activity, terminal_risk),
     request={"amount": "float32"},
     transformations=(calendar, amount_ratios),
+    event_id="transaction_id",
     description="Card transaction decisions.",
     tags={"amount": ("financial",)},
 )

@@ -7,13 +7,20 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headway.core.clock import ManualClock
 from headway.core.settings import Settings, load_settings
+from tests.scheduling import ByFile
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Say what may run at the same time (`pytest -n 2`)."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,10 +1,10 @@
-"""The client of application developers: decisions and outcomes over HTTP or a Ray handle, errors as Headway errors."""
+"""The client of application developers: decisions, outcomes and events over HTTP or a Ray handle, errors as ours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 
@@ -51,11 +51,17 @@ class OutcomeCounts(msgspec.Struct, frozen=True):
     unknown: int
 
 
+class EventCount(msgspec.Struct, frozen=True):
+    """How many posted events the stream has."""
+
+    accepted: int
+
+
 class Transport(Protocol):
     """How a request travels."""
 
     def send(self, method: str, path: str, body: bytes, *, token: str, key: str | None = None) -> tuple[int, bytes]:
-        """Return status and body; `path` is relative to the use case."""
+        """Return status and body; `path` is relative to the application."""
         ...
 
     def close(self) -> None:
@@ -64,12 +70,12 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """Keep-alive HTTP to `<url>/<use case>`."""
+    """Keep-alive HTTP to `<url>/<route>`; the route is a use case's name, or `v1/events`."""
 
-    def __init__(self, url: str, use_case: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, url: str, route: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         import httpx
 
-        self._base = f"{url.rstrip('/')}/{use_case}"
+        self._base = f"{url.rstrip('/')}/{route}"
         self._unreachable = httpx.HTTPError
         self._client = httpx.Client(timeout=timeout_s, trust_env=False)
 
@@ -91,7 +97,70 @@ class HttpTransport:
         self._client.close()
 
 
-class Client:
+class _Caller:
+    """Sends requests with a token, and raises what they are refused with."""
+
+    def _open(self, transport: Transport, token: Token) -> None:
+        self._transport = transport
+        self._token = token
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _bearer(self) -> str:
+        return self._token() if callable(self._token) else self._token
+
+    def _send(self, method: str, path: str, body: bytes, key: str | None) -> bytes:
+        status, content = self._transport.send(method, path, body, token=self._bearer(), key=key)
+        if status != 200:
+            raise error_from(status, content)
+        return content
+
+
+class EventClient(_Caller):
+    """Events of sources, for their streams.
+
+    ```python
+    with EventClient("http://127.0.0.1:8000", token=token) as client:
+        client.post("transactions", [{"transaction_id": 1, "customer_id": 1, "terminal_id": 7, "amount": 12.5,
+                                      "event_time": "2026-01-31T12:00:00Z"}])
+    ```
+    """
+
+    def __init__(self, url: str, *, token: Token, timeout_s: float = _TIMEOUT_S) -> None:
+        self._open(HttpTransport(url, "v1/events", timeout_s=timeout_s), token)
+
+    @classmethod
+    def from_ray(cls, *, token: Token, timeout_s: float = _TIMEOUT_S) -> EventClient:
+        """Return a client that calls replicas through a Ray handle; the process must be connected to the cluster."""
+        from headway.serving.handle import HandleTransport
+
+        client = cls.__new__(cls)
+        client._open(HandleTransport("events", timeout_s=timeout_s), token)
+        return client
+
+    def post(self, source: str, events: Sequence[Mapping[str, Any]]) -> int:
+        """Append events to a source's stream and return how many it took: all of them.
+
+        Raises the Headway error that the service answered with; after any of them, or none at all because the
+        connection broke, the same events may be posted again: an event id counts once.
+        """
+        body = msgspec.json.encode({"events": [dict(event) for event in events]})
+        return msgspec.json.decode(self._send("POST", f"/{source}", body, None), type=EventCount).accepted
+
+
+class Client(_Caller):
     """Decisions of one use case.
 
     ```python
@@ -101,7 +170,7 @@ class Client:
     """
 
     def __init__(self, url: str, use_case: str, *, token: Token, timeout_s: float = _TIMEOUT_S) -> None:
-        self._open(HttpTransport(url, use_case, timeout_s=timeout_s), use_case, token)
+        self._begin(HttpTransport(url, use_case, timeout_s=timeout_s), use_case, token)
 
     @classmethod
     def from_ray(cls, use_case: str, *, token: Token, timeout_s: float = _TIMEOUT_S) -> Client:
@@ -109,13 +178,12 @@ class Client:
         from headway.serving.handle import HandleTransport
 
         client = cls.__new__(cls)
-        client._open(HandleTransport(use_case, timeout_s=timeout_s), use_case, token)
+        client._begin(HandleTransport(use_case, timeout_s=timeout_s), use_case, token)
         return client
 
-    def _open(self, transport: Transport, use_case: str, token: Token) -> None:
-        self._transport = transport
+    def _begin(self, transport: Transport, use_case: str, token: Token) -> None:
+        self._open(transport, token)
         self._use_case = use_case
-        self._token = token
 
     def decide(
         self,
@@ -155,29 +223,6 @@ class Client:
         """Say whether a model serves."""
         status, _ = self._transport.send("GET", "/v2/health/ready", b"", token=self._bearer())
         return status == 200
-
-    def close(self) -> None:
-        """Let go of connections."""
-        self._transport.close()
-
-    def __enter__(self) -> Client:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def _bearer(self) -> str:
-        return self._token() if callable(self._token) else self._token
-
-    def _send(self, method: str, path: str, body: bytes, key: str | None) -> bytes:
-        status, content = self._transport.send(method, path, body, token=self._bearer(), key=key)
-        if status != 200:
-            raise error_from(status, content)
-        return content
 
 
 class _Body(msgspec.Struct):

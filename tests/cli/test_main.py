@@ -34,6 +34,7 @@ COMMANDS = (
         "lake compact",
         "lake expire",
     ),
+    *("stream run", "stream status", "stream stop", "stream skip", "stream feed"),
     *("quality list", "quality show", "quality release", "quality drop", "quality profile"),
 )
 

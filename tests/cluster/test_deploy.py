@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from headway.cluster import deploy as module
+from headway.cluster import history
 from headway.cluster.compose import Installation
 from headway.cluster.deploy import deploy
 from headway.core import ray_session
@@ -41,6 +42,7 @@ class World:
         monkeypatch.setattr(module, "_verified", self.verified)
         monkeypatch.setattr(module, "deployment_options", lambda contract: {"num_replicas": 2})
         monkeypatch.setattr(module, "base_url", lambda at: "http://here")
+        monkeypatch.setattr(module, "follow", lambda at: self.steps.append("follow"))
         monkeypatch.setattr(ray_session, "start_serve", lambda settings: self.steps.append("serve"))
         monkeypatch.setattr(module, "_run", self.run)
         monkeypatch.setattr(module, "_retire", lambda at, use_case: self.steps.append("retire"))
@@ -71,7 +73,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_a_rollout_is_audited_before_and_after(world: World) -> None:
     world.deploy()
-    assert world.steps == ["serve", "run", "drainer", "retire"]
+    assert world.steps == ["follow", "serve", "run", "drainer", "retire"]
     assert world.outcomes() == ["intended", "done"]
     assert {event.refs for event in world.audit.events} == {(CONTRACT, CHAMPION)}
 
@@ -95,14 +97,14 @@ def test_what_is_not_signed_is_denied_and_what_fails_is_recorded(world: World) -
     with pytest.raises(NotSigned):
         world.deploy()
     assert world.outcomes() == ["intended", "failed", "denied"]
-    assert world.steps == ["serve", "run"]
+    assert world.steps == ["follow", "serve", "run"]
 
 
 def test_a_view_that_was_never_filled_is_filled_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     cast(Any, world.at).service = lambda use_case: SimpleNamespace(stored=["filled", "empty"])
-    monkeypatch.setattr(module, "backfill", lambda at, views, progress: world.steps.append(f"fill {views}"))
+    monkeypatch.setattr(history, "backfill", lambda at, views, progress: world.steps.append(f"fill {views}"))
     world.deploy()
-    assert world.steps[0] == "fill ['empty']"
+    assert world.steps[:2] == ["fill ['empty']", "follow"], "running streams feed it before anybody reads it"
 
 
 def test_nothing_is_retired_where_it_is_unknown_who_reads_what() -> None:

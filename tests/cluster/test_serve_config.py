@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headway.cluster.serve_config import DEPLOYMENT, min_replicas, serve_config
+from headway.cluster.serve_config import DEPLOYMENT, events_config, min_replicas, serve_config
 from headway.core.errors import InvalidValue, NotFound
 from headway.core.project import Project
 from headway.governance.contract import load_contract
@@ -35,6 +35,22 @@ def test_the_deployment_exists_in_the_application() -> None:
     from headway.serving import application
 
     assert application("fraud")._bound_deployment.name == DEPLOYMENT
+
+
+def test_ray_builds_the_application_of_events_by_its_import_path() -> None:
+    from ray._common.utils import import_attr
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+    from ray.serve.schema import ServeApplicationSchema
+
+    config = events_config(replicas=2)
+    parsed = ServeApplicationSchema.model_validate(config)
+    assert set(config) <= set(ServeApplicationSchema.model_fields)
+    assert parsed.route_prefix == "/v1/events"
+    built = call_user_app_builder_with_args_if_necessary(import_attr(parsed.import_path), {})
+    assert built._bound_deployment.name == parsed.deployments[0].name
+    assert parsed.deployments[0].num_replicas == 2
+    with pytest.raises(InvalidValue):
+        events_config(replicas=0)
 
 
 @pytest.mark.parametrize(("target", "replicas"), [(0.99, 1), (0.999, 2), (0.9999, 2)])

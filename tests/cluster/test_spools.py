@@ -10,6 +10,7 @@ import pytest
 
 from headway.cluster.compose import Installation
 from headway.cluster.spools import drain_spools
+from headway.core.clock import SystemClock
 from headway.core.control import MemoryControlStore
 from headway.core.errors import DefinitionError, InvalidValue, PlatformError
 from headway.core.settings import Settings
@@ -40,6 +41,9 @@ class World:
                 committer=Committer(self.location),
                 control=MemoryControlStore(),
                 settings=settings,
+                project=SimpleNamespace(use_cases=lambda: ["churn"], collect=lambda folder, kind: []),
+                service=lambda use_case: None,
+                clock=SystemClock(),
             ),
         )
 

@@ -84,7 +84,7 @@ def test_empty_addresses_are_filled_and_given_ones_stay(tmp_path: Path) -> None:
     write_state(state_of(home))
     found = resolved_settings(home=home, redis_control_url="redis://elsewhere:1/0")
     assert found.redis_features_url == "unix:///somewhere/features.sock"
-    assert found.stream_url == found.redis_features_url
+    assert found.stream_url == f"redis://127.0.0.1:{PORTS['redis-stream']}/0"
     assert found.redis_control_url == "redis://elsewhere:1/0"
     assert found.mlflow_uri == f"http://127.0.0.1:{PORTS['mlflow']}"
     assert found.http_port == PORTS["http"]

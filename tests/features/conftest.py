@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import LIMITS, SHOP, a_history, limits, sales
 from tests.features.oracle import SOURCE
 from tests.features.test_online import table
-from tests.features.valkey import Valkey
+from tests.features.valkey import DURABLE, Valkey, serving
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +29,16 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def server() -> Iterator[Valkey]:
-    """One for a test that may kill it; the path of its socket is short."""
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
+    """One for a test that may kill it."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def durable() -> Iterator[Valkey]:
+    """One that remembers what it was told, however it is killed."""
+    with serving(*DURABLE) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,24 @@ def test_no_file_may_grow_further(lake: Location, clock: ManualClock, tmp_path: 
     assert rows(lake) == 10
     assert committer.append(SOURCE, large(), "b") != first == committer.append(SOURCE, batch(0, 10), "a")
     assert rows(lake) == 300_010
+
+
+def test_a_new_catalog_may_be_opened_by_several_at_once(tmp_path: Path) -> None:
+    opened = []
+    for number in range(8):
+        lake = Location(catalog_uri=f"sqlite:///{tmp_path}/{number}.db", warehouse=f"file://{tmp_path}/w")
+        start = threading.Barrier(4)
+
+        def open_it(lake: Location = lake, start: threading.Barrier = start) -> None:
+            start.wait()
+            opened.append(open_catalog(lake))
+
+        threads = [threading.Thread(target=open_it) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(opened) == 32
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from headway.features.committer import Committer
 from headway.features.lake import Location, open_catalog
+from tests.faults.scorecard import Record, record
 from tests.features.lake_processes import RETENTION, ROWS
 from tests.features.oracle import SOURCE
 from tests.features.test_lake import batch
@@ -27,7 +29,9 @@ def start(lake: Location, role: str, *numbers: int) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.soak
-def test_eight_writers_and_upkeep_killed_at_random_neither_lose_nor_double_a_row(tmp_path: Path) -> None:
+def test_eight_writers_and_upkeep_killed_at_random_neither_lose_nor_double_a_row(
+    tmp_path: Path, record_property: Record
+) -> None:
     lake = Location(catalog_uri=f"sqlite:///{tmp_path}/c.db?timeout=1", warehouse=f"file://{tmp_path}/w")
     Committer(lake).ensure(SOURCE)
     dice, deadline = random.Random(11), time.monotonic() + SECONDS
@@ -56,28 +60,41 @@ def test_eight_writers_and_upkeep_killed_at_random_neither_lose_nor_double_a_row
         for process in running.values():
             process.kill()
             process.wait()
-    check(lake, WRITERS * BATCHES)
+    began = time.monotonic()
+    lost, twice = check(lake, WRITERS * BATCHES)
+    record(
+        record_property, area="lake", fault="writers and upkeep are killed", sent=WRITERS * BATCHES * ROWS, unit="rows",
+        lost=lost, twice=twice, seconds=time.monotonic() - began,
+        done=f"{kills} kills at random of eight writers on one catalog, and of compaction and expiry beside them",
+    )  # fmt: skip
 
 
 @pytest.mark.soak
-def test_a_process_killed_at_any_call_leaves_the_lake_whole(tmp_path: Path) -> None:
+def test_a_process_killed_at_any_call_leaves_the_lake_whole(tmp_path: Path, record_property: Record) -> None:
     lake = Location(catalog_uri=f"sqlite:///{tmp_path}/c.db", warehouse=f"file://{tmp_path}/w")
     process = start(lake, "die", ROUNDS, 5)
     printed, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     assert int(printed) >= ROUNDS // 2
-    check(lake, ROUNDS)
+    began = time.monotonic()
+    lost, twice = check(lake, ROUNDS)
+    record(
+        record_property, area="lake", fault="a writer is killed at any call", sent=ROUNDS * ROWS, unit="rows",
+        lost=lost, twice=twice, seconds=time.monotonic() - began,
+        done=f"{int(printed)} processes ended themselves at random calls while they append, compact and expire",
+    )  # fmt: skip
 
 
-def check(lake: Location, batches: int) -> None:
-    """Every row is there once, and nothing else is after the upkeep."""
+def check(lake: Location, batches: int) -> tuple[int, int]:
+    """Return how many rows are missing and how many there twice; nothing else is there after the upkeep."""
     committer = Committer(lake)
     while committer.compact_step(SOURCE.table, whole=True).left:
         pass
     committer.expire_step(SOURCE.table, (), RETENTION)
     committer.remove_orphans(SOURCE.table, older_than=-(2**50))
     table = open_catalog(lake).load_table(SOURCE.table)
-    assert sorted(table.scan().to_arrow()["payment"].to_pylist()) == list(range(batches * ROWS))
+    found, sent = Counter(table.scan().to_arrow()["payment"].to_pylist()), Counter(range(batches * ROWS))
     assert len(table.metadata.snapshots) <= RETENTION.newest + 1
     assert all(committer.append(SOURCE, batch(0, 1), f"b{number}") for number in range(batches))
-    assert table.refresh().scan().count() == batches * ROWS
+    assert table.refresh().scan().count() == found.total()
+    return (sent - found).total(), (found - sent).total()

@@ -231,7 +231,7 @@ def test_many_concurrent_reads_share_one_connection(online_url: str) -> None:
 
 def test_endless_contention_is_a_conflict(online_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = OnlineStore(online_url)
-    monkeypatch.setattr(store, "_swap", lambda keys, args: list(range(1, len(keys) + 1)))
+    monkeypatch.setattr(store._swap, "_script", lambda keys, args: list(range(1, len(keys) + 1)))
     with pytest.raises(Conflict):
         store.write(a_view(), table([Event(1, 1, 1, 1, 1)]))
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils import data
 
 from headway.core.errors import InvalidValue
 from headway.features.torch_batches import arrays, parts, torch_dataset
@@ -39,10 +39,8 @@ def test_without_torch_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         torch_dataset(ROWS, ["a"], "label", 2)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_data_loader_reads_it(workers: int) -> None:
-    data = importlib.import_module("torch.utils.data")
     found = torch_dataset(ROWS, ["a", "b"], "label", 2)
     batches = list(data.DataLoader(found, batch_size=None, num_workers=workers))
     assert [tuple(features.shape) for features, _ in batches] == [(2, 2), (1, 2)]

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
 
 import redis
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Valkey]:
+    """Start one that a test may kill; the path of its socket is short."""
+    folder = Path(tempfile.mkdtemp(prefix="v"))
+    server = Valkey(folder, *options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder)
 
 
 class Valkey:

@@ -39,7 +39,7 @@ class Local(Transport):
 
 def client(toy: Toy, token: str = "alice") -> Client:
     made = Client.__new__(Client)
-    made._open(Local(toy), "toy", lambda: token)
+    made._begin(Local(toy), "toy", lambda: token)
     return made
 
 

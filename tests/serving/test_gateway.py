@@ -3,17 +3,15 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from headway.core.errors import Unavailable
 from headway.serving import gateway
-from tests.serving.helpers import NOW, Toy
+from tests.serving.helpers import NOW, Toy, served
 
 BODY = json.dumps({"rows": [{"customer_id": 5, "shop": "a", "amount": 20.0}]}).encode()
 Message = dict[str, Any]
@@ -34,12 +32,16 @@ async def ask(
 
     scope = {"type": "http", "method": method, "path": f"/toy{path}", "root_path": "/toy", "headers": list(headers)}
     await toy.gateway(scope, receive, send)
-    start, body = sent
+    start, body, *_ = sent
     return start["status"], dict(start["headers"]), json.loads(body["body"])
 
 
 async def unread() -> Message:
     raise AssertionError("the body was read")
+
+
+async def gone() -> Message:
+    return {"type": "http.disconnect"}
 
 
 @pytest.mark.parametrize(
@@ -66,13 +68,33 @@ def test_of_a_stranger_or_for_nothing_no_body_is_read(
 
     async def work(toy: Toy) -> None:
         for more, close in [([], False), ([(b"content-length", b"300")], False), ([long], True), ([chunked], True)]:
-            got, answered, said = await ask(toy, unread, *headers, *more, path=path)
+            got, answered, said = await ask(toy, gone if close else unread, *headers, *more, path=path)
             assert got == status
             assert said["request_id"]
             # a body without a near end is not listened to any more
             assert (answered.get(b"connection") == b"close") is close
 
     Toy(tmp_path).call(work)
+
+
+def test_an_answer_comes_before_what_is_left_of_a_body_is_discarded(tmp_path: Path) -> None:
+    events: list[str] = []
+
+    async def work(toy: Toy) -> None:
+        parts = [b" " * 1_000_000] * 3
+
+        async def receive() -> Message:
+            events.append("read")
+            return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts)}
+
+        async def send(message: Any) -> None:
+            events.append(str(message.get("status", message.get("more_body", "end"))))
+
+        scope = {"type": "http", "method": "POST", "path": "/toy/v1/decisions", "root_path": "/toy"}
+        await toy.gateway(scope | {"headers": [BEARER, (b"content-length", b"3000000")]}, receive, send)
+
+    Toy(tmp_path).call(work)
+    assert events == ["413", "True", "read", "read", "read", "end"]
 
 
 def test_a_token_is_verified_once(tmp_path: Path) -> None:
@@ -226,25 +248,6 @@ def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path) -> None:
     assert answers[2][1]["retry-after"] == "1"
 
 
-@asynccontextmanager
-async def served(toy: Toy) -> AsyncIterator[int]:
-    """The gateway behind the server that Serve uses, on a port of its own."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["root_path"] = "/toy"
-        await toy.gateway(scope, receive, send)
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http="httptools"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
-
-
 def request(token: bytes, length: int) -> bytes:
     return b"POST /toy/v1/decisions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-length: %d\r\n\r\n" % (
         token,
@@ -279,6 +282,14 @@ def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others
             # a body that stops half-way
             writer.write(request(b"alice", len(BODY)) + BODY[:20])
             assert b" 408 " in await answer(reader)
+            assert await reader.read() == b""
+            writer.close()
+            # a body over the limit that is on its way: the answer is not lost in a reset
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(b"alice", 3_000_000))
+            assert b" 413 " in await answer(reader)
+            writer.write(b" " * 3_000_000)
+            await writer.drain()
             assert await reader.read() == b""
             writer.close()
             # a stranger's long body is not awaited

@@ -27,17 +27,22 @@ def test_registered_prefixes_are_answered_and_the_rest_passes_on() -> None:
 
     async def work() -> None:
         hot = hook.HotPath(_app("serve", seen))
-        hook.register("/toy", _app("ours", seen), asyncio.get_running_loop())
+        for prefix in ("/toy", "/v1/events"):
+            hook.register(prefix, _app("ours", seen), asyncio.get_running_loop())
         try:
             for path in ("/toy/v1/decisions", "/toy", "/toyota/v1", "/-/healthz", "/other/toy"):
+                await hot({"type": "http", "path": path}, _receive, _send)
+            for path in ("/v1/events", "/v1/events/sales", "/v1", "/v1/eventsales", "/x/v1/events"):
                 await hot({"type": "http", "path": path}, _receive, _send)
             await hot({"type": "lifespan", "path": "/toy"}, _receive, _send)
         finally:
             hook.unregister("/toy")
+            hook.unregister("/v1/events")
         await hot({"type": "http", "path": "/toy/v1"}, _receive, _send)
 
     run(work())
-    assert seen == [("ours", "/toy"), ("ours", "/toy"), *[("serve", "")] * 5]
+    ours = [("ours", "/toy")] * 2 + [("serve", "")] * 3 + [("ours", "/v1/events")] * 2
+    assert seen == [*ours, *[("serve", "")] * 5]
 
 
 def test_another_loop_is_not_ours() -> None:

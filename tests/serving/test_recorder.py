@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -38,3 +39,20 @@ def test_the_log_holds_request_served_features_and_answer_bit_for_bit(tmp_path: 
     assert table["shop"].to_pylist() == ["a", "b"]
     served = np.column_stack([table[name].to_numpy() for name in service.features])
     assert served.astype(np.float32).tobytes() == toy.recorder.batches[0].features.tobytes()
+
+
+def test_the_log_holds_the_clients_own_ids(tmp_path: Path) -> None:
+    toy = Toy(tmp_path / "o")
+    rows = [{"customer_id": 5, "shop": "a", "amount": 20.1}] * 2
+    toy.call(lambda t: t.http("POST", "/v1/decisions", json.dumps({"rows": rows}).encode()))
+    named = dataclasses.replace(service, event_id="sale_id")
+    recorder = DecisionRecorder(named, tmp_path / "d", "w", durable=True)
+    [batch] = toy.recorder.batches
+    recorder.add(dataclasses.replace(batch, event_ids=[7, None]))
+    recorder.add(batch)
+    recorder.close()
+    lake = Lake()
+    drain(tmp_path / "d", "decisions.toy", lake)
+    [table] = lake.batches.values()
+    assert table.schema == decision_log_schema(named)
+    assert table["sale_id"].to_pylist() == [7, None, None, None]

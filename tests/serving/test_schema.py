@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import InvalidValue, Malformed
 from headway.core.types import Columns
 from headway.features.definitions import Entity, FeatureService, WindowView
 from headway.serving.inference import InferenceProtocol
@@ -55,3 +57,46 @@ def test_both_protocols_name_the_column_of_an_alias() -> None:
     assert call.rows == [(1, "a", "b", 2.0, None)]
     with pytest.raises(InvalidValue, match=r"inputs\.home_shop"):
         protocol.decode(json.dumps({"inputs": [*tensors[:2], tensors[3]]}).encode())
+
+
+ROW: dict[str, Any] = {"customer_id": 1, "shop": "a", "home_shop": "b", "amount": 2.0}
+NAMED = DecisionSchema.of(dataclasses.replace(wide, event_id="sale", event_id_dtype="string"))
+
+
+@pytest.mark.parametrize(
+    ("row", "own"),
+    [({}, None), ({"sale": "s:1"}, "s:1"), ({"sale": None}, None)],
+)
+def test_a_row_may_bring_the_clients_own_id(row: dict[str, Any], own: str | None) -> None:
+    values = {**ROW, **row}
+    call = DecisionDecoder(NAMED).decode(json.dumps({"rows": [values, values]}).encode())
+    assert NAMED.event_ids(call.rows) == [own, own]
+    assert list(NAMED.arrays(call.rows)) == list(NAMED.names)
+    assert "sale" not in NAMED.names
+    assert not call.replayed
+
+
+def test_an_id_of_the_wrong_type_or_twice_is_refused() -> None:
+    decoder = DecisionDecoder(NAMED)
+    with pytest.raises(InvalidValue) as caught:
+        decoder.decode(json.dumps({"rows": [{**ROW, "sale": 7}]}).encode())
+    assert caught.value.field == "rows[0].sale"
+    text = json.dumps({"rows": [{**ROW, "sale": "a"}]}).replace('"sale": "a"', '"sale": "a", "sale": "b"')
+    with pytest.raises(Malformed, match="twice"):
+        decoder.decode(text.encode())
+    with pytest.raises(InvalidValue, match="unknown field"):
+        DecisionDecoder(DecisionSchema.of(wide)).decode(json.dumps({"rows": [{**ROW, "sale": "a"}]}).encode())
+
+
+def test_the_id_comes_as_a_tensor_too() -> None:
+    protocol = InferenceProtocol("toy", NAMED)
+    datatypes = {"int64": "INT64", "float32": "FP32", "string": "BYTES"}
+    inputs = [
+        {"name": name, "shape": [1], "datatype": datatypes[dtype], "data": [ROW[name]]} for name, dtype in NAMED.columns
+    ]
+    call, _ = protocol.decode(json.dumps({"inputs": inputs}).encode())
+    assert NAMED.event_ids(call.rows) == [None]
+    inputs.append({"name": "sale", "shape": [1], "datatype": "BYTES", "data": ["s1"]})
+    call, _ = protocol.decode(json.dumps({"inputs": inputs}).encode())
+    assert NAMED.event_ids(call.rows) == ["s1"]
+    assert [item["name"] for item in protocol.metadata(["1"])["inputs"]] == [*NAMED.names, "sale", "event_time"]

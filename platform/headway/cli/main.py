@@ -24,6 +24,7 @@ from headway.cli.commands import (
     render,
     score,
     status,
+    stream,
     token,
     train,
     up,
@@ -57,7 +58,7 @@ def build() -> typer.Typer:
         context.obj = Invocation(home=home, project=project)
 
     for module in (
-        *(demo, up, status, down, doctor, login, token, contract, features, lake, quality),
+        *(demo, up, status, down, doctor, login, token, contract, features, stream, lake, quality),
         *(train, models, deploy, score, monitor, audit, render),
     ):
         module.register(app)

@@ -15,7 +15,7 @@ from headway.cluster.local.tokens import person_scopes, request_token
 from headway.core import ray_session
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
-from headway.core.errors import HeadwayError
+from headway.core.errors import HeadwayError, ServiceFailed
 from headway.core.platform_state import running_settings
 from headway.core.project import Project
 from headway.core.routing import VersionRef, read_routing
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from headway.features.online_store import OnlineStore
     from headway.features.quality.gate import Gate
     from headway.features.reader import LakeReader
+    from headway.features.streams.port import EventStream
     from headway.governance.registry import Registry
 
 _LOG = logging.getLogger(__name__)
@@ -80,14 +81,23 @@ class Installation:
         """The online features."""
         from headway.features.online_store import OnlineStore
 
-        return OnlineStore(self.settings.redis_features_url, history=self._history)
+        return OnlineStore(self.settings.redis_features_url, history=self.lake_rows)
 
-    def _history(self, view: WindowView, keys: npt.NDArray[np.generic]) -> pa.Table:
+    def lake_rows(self, view: WindowView, keys: npt.NDArray[np.generic]) -> pa.Table:
         """Return what the lake has of keys whose late events the online store cannot place."""
         from headway.features.recompute import rows_of
 
         worker = self.workload("headway-materialize", ["data:read"], "model_training")
         return rows_of(view, keys, self.reader, worker)
+
+    @cached_property
+    def stream(self) -> EventStream:
+        """The topics; ServiceFailed where no server is known."""
+        from headway.features.streams.drivers import open_stream
+
+        if not self.settings.stream_url:
+            raise ServiceFailed("no server of streams is known: stream_url is empty", hint="set it, or headway up")
+        return open_stream(self.settings.stream_url)
 
     @cached_property
     def reader(self) -> LakeReader:

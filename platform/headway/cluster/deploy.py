@@ -7,19 +7,20 @@ healthy. Which version they load is in the routing record, not in the configurat
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headway.cluster.applications import base_url, run_application
 from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
-from headway.cluster.history import backfill
+from headway.cluster.history import fill_new
+from headway.cluster.outcomes import sources_fed
 from headway.cluster.serve_config import serve_config
+from headway.cluster.streams import follow
 from headway.core import ray_session
-from headway.core.errors import EvidenceError, HeadwayError, NotFound, ServiceFailed
-from headway.core.platform_state import read_state
+from headway.core.errors import EvidenceError, HeadwayError, NotFound
 from headway.core.progress import Progress
 from headway.core.routing import VersionRef, read_routing
 from headway.core.types import Principal
@@ -27,8 +28,6 @@ from headway.governance.contract import LoadedContract
 from headway.governance.statement import verify_version
 
 _LOG = logging.getLogger(__name__)
-_READY_S = 90.0
-_POLL_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +62,8 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     refs = (contract.sha256, champion.statement_sha256)
     _record(at, use_case, principal, "intended", *refs)
     try:
-        empty = [view for view in at.service(use_case).stored if not at.online.watermark(view)]
-        if empty:  # a new version of a view: nobody would read anything
-            backfill(at, empty, progress=progress)
+        fill_new(at, at.service(use_case).stored, progress=progress)
+        follow(at)
         with progress.stage("roll out") as stage:
             ray_session.start_serve(at.settings)
             _run(use_case, options)
@@ -100,8 +98,9 @@ def _retire(at: Installation, use_case: str) -> None:
 
 
 def _verified(at: Installation, use_case: str) -> tuple[LoadedContract, VersionRef]:
-    """Return the signed contract and the champion whose files are as signed."""
+    """Return the signed contract and the champion whose files are as signed; sources that outcomes feed must fit."""
     contract = at.contract(use_case)
+    sources_fed(at, use_case)
     champion = read_routing(at.control, use_case).champion
     if champion is None:
         raise NotFound("champion of use case", use_case, known=[])
@@ -135,39 +134,7 @@ def deployment_options(contract: LoadedContract) -> dict[str, Any]:
     return {name: value for name, value in deployment.items() if name != "name"}
 
 
-def base_url(at: Installation) -> str:
-    """Return where Serve answers."""
-    state = read_state(at.settings.home)
-    port = at.settings.http_port if state is None else state.http_port
-    return f"http://{at.settings.http_host}:{port}"
-
-
 def _run(use_case: str, options: dict[str, Any]) -> None:
-    from ray import serve
-
     from headway.serving import application
 
-    target = application(use_case, **options)
-    try:
-        serve.run(target, name=use_case, route_prefix=f"/{use_case}", blocking=False)
-    except RuntimeError as error:  # what Serve raises when a replica's constructor does
-        raise _not_ready(use_case, serve.status().applications[use_case]) from error
-    deadline = time.monotonic() + _READY_S
-    while True:
-        app = serve.status().applications[use_case]
-        deployments = app.deployments.values()
-        settled = all(item.status == "HEALTHY" and set(item.replica_states) == {"RUNNING"} for item in deployments)
-        if app.status == "RUNNING" and settled:
-            return
-        if app.status == "DEPLOY_FAILED" or time.monotonic() > deadline:
-            raise _not_ready(use_case, app)
-        time.sleep(_POLL_S)
-
-
-def _not_ready(use_case: str, app: Any) -> ServiceFailed:
-    """Return the error of an application that did not settle: its state, and the last words of its replicas."""
-    said = [item.message.strip().splitlines()[-1] for item in app.deployments.values() if item.message.strip()]
-    return ServiceFailed(
-        f"{use_case} did not become ready: {'; '.join(said) or app.message or app.status}"[:2_000],
-        hint="replicas that served before still do; see the replica logs: headway status",
-    )
+    run_application(use_case, application(use_case, **options), f"/{use_case}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
 
@@ -47,19 +48,26 @@ class Drainer:
 
 
 def start_drainer(at: Installation, use_case: str) -> None:
-    """Start the use case's drainer unless it runs; ServiceFailed if it does not answer."""
+    """Start the use case's drainer, anew if it runs, since definitions may have changed; it may be killed at any point.
+
+    ServiceFailed if it does not answer.
+    """
     ray_session.connect(at.settings)
     import ray
 
+    name = f"headway-drainer-{use_case}"
+    with suppress(ValueError):  # what Ray raises where there is none
+        ray.kill(ray.get_actor(name, namespace=ray_session.NAMESPACE), no_restart=False)
     actor = (
         ray.remote(Drainer)
         .options(
-            name=f"headway-drainer-{use_case}",
+            name=name,
             namespace=ray_session.NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
+            max_task_retries=-1,
             max_concurrency=2,
         )
         .remote(use_case)

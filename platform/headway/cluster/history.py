@@ -103,6 +103,13 @@ def backfill(
     return materialize(views, at.reader, at.online, worker, worker.purpose, known_by=known_by, progress=progress)
 
 
+def fill_new(at: Installation, views: Sequence[View], *, progress: Progress | None = None) -> None:
+    """Write to the online store what the lake has of views that it knows nothing of."""
+    empty = [view for view in views if not at.online.watermark(view)]
+    if empty:
+        backfill(at, empty, progress=progress)
+
+
 def _worker(at: Installation) -> Principal:
     return at.workload("headway-materialize", ["data:read"], "model_training")
 

@@ -15,8 +15,9 @@ from headway.core.errors import ServiceFailed
 from headway.core.ports import Candidate, RetrainRequest
 from headway.core.progress import RecordedProgress
 from headway.core.routing import VersionRef, read_routing
-from headway.core.times import KNOWN_TIME
+from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
+from headway.features.distinct import first_known
 from headway.governance.statement import verify_version
 from headway.models.artefact import read_definition
 from headway.monitoring.actor import start_monitor, stop_monitor
@@ -77,12 +78,13 @@ class LoopActs:
         return self._at.workload(f"headway-loop-{self._use_case}", scopes, PURPOSE)
 
     def new_labels(self, use_case: str, version: str, as_of: int) -> int:
-        """Count labels that became known after the version was trained, by `as_of`."""
+        """Count labels that became known after the version was trained, by `as_of`; one that came again is not new."""
         at = self._at
         trained = self._trained_as_of(version)
-        worker = trainer(at, use_case)
-        rows = at.reader.scan(at.job(use_case).spine, worker, worker.purpose, columns=[KNOWN_TIME], known_by=as_of)
-        return int((rows[KNOWN_TIME].to_numpy() > trained).sum())
+        worker, spine = trainer(at, use_case), at.job(use_case).spine
+        columns = [spine.id, KNOWN_TIME, EVENT_TIME]
+        rows = at.reader.scan(spine, worker, worker.purpose, columns=columns, known_by=as_of)
+        return int((first_known(rows, spine.id)[KNOWN_TIME].to_numpy() > trained).sum())
 
     def retrain(self, request: RetrainRequest) -> Candidate:
         """Train on the newest snapshot, once per episode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -10,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
+from headway.cluster.ingesting import ingest_rows
+from headway.cluster.stream_parts import views_of
 from headway.core.errors import InvalidValue, NotFound, Unavailable
 from headway.core.times import DAY, format_time
 from headway.core.types import Principal
-from headway.features.backlog import Backlog
 from headway.features.definitions import EventSource, View
-from headway.features.evolution import version_name
-from headway.features.ingest import ingest
 from headway.features.profile import BinnedColumn
 from headway.features.quality import decisions
 from headway.features.quality.profiles import DayCounts, layout
@@ -168,32 +168,20 @@ def source_named(at: Installation, name: str) -> EventSource:
 
 
 def _ingest(at: Installation, source: EventSource, rows: pa.Table, batch: str) -> int:
-    views = {version_name(v): v for use_case in at.project.use_cases() for v in at.views(use_case)}
-    fed = [view for view in views.values() if view.source.name == source.name]
-    report = ingest(
+    views = views_of(at, source)
+    return ingest_rows(
+        at,
         source,
         rows,
-        at.committer,
-        at.online,
-        fed,
+        views,
         batch,
-        at.clock,
         principal=at.workload("headway-quality", [f"ingest:{source.name}"], "platform_operations"),
-        audit=at.audit,
-        watermark=_watermark(at, fed),
-        backlog=Backlog(
-            online=at.online,
-            reader=at.reader,
-            control=at.control,
-            clock=at.clock,
-            principal=lambda: at.workload("headway-materialize", ["data:read"], "model_training"),
-        ),
         quality=dataclasses.replace(at.quality, approved=True),
-    )
-    return report.snapshot_id
+        watermark=_watermark(at, views),
+    ).snapshot_id
 
 
-def _watermark(at: Installation, views: list[View]) -> int:
+def _watermark(at: Installation, views: Sequence[View]) -> int:
     """Return how far all views are complete: a released batch says nothing about what else was known by now."""
     try:
         return min((at.online.watermark(view) for view in views), default=0)

@@ -16,6 +16,7 @@ from headway.core.routing import VersionRef, read_routing
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Columns, Principal
 from headway.features.definitions import FeatureService
+from headway.features.distinct import first_known
 from headway.features.historical import training_set
 from headway.features.kernel import matrix
 from headway.features.lake import TableSpec
@@ -62,7 +63,7 @@ def score(
         )
         if not spine.num_rows:
             raise NotFound("row to score in", requests.table)
-        spine = spine.sort_by([(EVENT_TIME, "ascending"), (requests.id, "ascending")])
+        spine = first_known(spine, requests.id).sort_by([(EVENT_TIME, "ascending"), (requests.id, "ascending")])
         stage.note(f"{spine.num_rows:,} rows")
     with progress.stage("features"):
         rows = training_set(spine, service, at.reader, worker, purpose)

@@ -12,9 +12,14 @@ from typing import Any
 from headway.core.errors import InvalidValue
 from headway.core.project import Project
 from headway.governance.contract import Contract, load_contract
+from headway.serving.events import PREFIX
 
 DEPLOYMENT = "decide"
 """Name of the deployment in `headway.serving.app`."""
+EVENTS = "events"
+"""Name of the application that takes events."""
+INGEST = "ingest"
+"""Name of its deployment, in `headway.cluster.events`."""
 REPLICA: dict[str, Any] = {
     "num_cpus": 0.2,
     # a laptop's node has no market, which is not spot either
@@ -68,6 +73,25 @@ def serve_config(
                 ],
             }
         ]
+    }
+
+
+def events_config(*, replicas: int = 1) -> dict[str, Any]:
+    """Return the application that takes events of all sources, in the form of Ray's ServeApplicationSchema."""
+    if replicas < 1:
+        raise InvalidValue("replicas", f"{replicas} is less than 1")
+    return {
+        "name": EVENTS,
+        "route_prefix": PREFIX,
+        "import_path": "headway.cluster.events:application",
+        "deployments": [
+            {
+                "name": INGEST,
+                "num_replicas": replicas,
+                "max_surge_percent": 100,
+                "ray_actor_options": copy.deepcopy(REPLICA),
+            }
+        ],
     }
 
 

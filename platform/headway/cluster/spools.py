@@ -1,15 +1,18 @@
-"""Drains replicas' spools into the lake: the decision log and the posted outcomes of a use case.
+"""Drains replicas' spools into the lake: the decision log and the posted outcomes of a use case, and from there on.
 
-Either is drained whatever becomes of the other: labels must not wait for a decision log that cannot be committed.
+Either is drained whatever becomes of the other: labels must not wait for a decision log that cannot be committed. Then
+outcomes whose decisions are there become events of the sources that they feed (`cluster.outcomes`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
+from headway.cluster.outcomes import OutcomeFeed
 from headway.core.errors import InvalidValue, PlatformError
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.features.committer_actor import CommitterClient
@@ -30,27 +33,30 @@ _DTYPES = {
 def drain_spools(at: Installation, use_case: str) -> int:
     """Commit the finished spool files of a use case and return the rows; repeating it adds nothing twice.
 
-    What fails is raised after both were tried: the error itself, or one PlatformError that names both.
+    What fails is raised after all was tried: the error itself, or one PlatformError that names each. Outcomes that have
+    become events are no rows of their own.
     """
     purposes = (*at.contract(use_case).contract.privacy.purposes, "model_training", "monitoring")
     tables = _Tables(at.committer, purposes)
     home = at.settings.home
-    rows, failed = 0, list[Exception]()
-    drains: tuple[Callable[[], int], ...] = (
-        lambda: drain_decisions(home, use_case, tables),
-        lambda: drain_outcomes(home, use_case, tables, outcome_ids(at.control, use_case)),
-    )
-    for drained in drains:
+    feed = cache(lambda: OutcomeFeed(at, use_case))  # made where it is needed: its error must not stop the decisions
+    steps: dict[str, Callable[[], int]] = {
+        "decisions": lambda: drain_decisions(home, use_case, tables),
+        "outcomes": lambda: drain_outcomes(home, use_case, tables, outcome_ids(at.control, use_case), then=feed().take),
+        "events": lambda: feed().work(),
+    }
+    done, failed = dict.fromkeys(steps, 0), dict[str, Exception]()
+    for what, step in steps.items():
         try:
-            rows += drained()
+            done[what] = step()
         except Exception as error:  # raised below
-            failed.append(error)
+            failed[what] = error
     if len(failed) > 1:
-        decisions, outcomes = failed
-        raise PlatformError(f"decisions: {decisions}; outcomes: {outcomes}", hint="headway status") from decisions
+        told = "; ".join(f"{what}: {error}" for what, error in failed.items())
+        raise PlatformError(told, hint="headway status") from next(iter(failed.values()))
     if failed:
-        raise failed[0]
-    return rows
+        raise next(iter(failed.values()))
+    return done["decisions"] + done["outcomes"]
 
 
 class _Tables:

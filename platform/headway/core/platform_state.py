@@ -60,6 +60,11 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"redis://127.0.0.1:{self.ports['redis-control']}/0"
 
     @property
+    def stream_url(self) -> str:
+        """Address of the stream Redis."""
+        return f"redis://127.0.0.1:{self.ports['redis-stream']}/0"
+
+    @property
     def mlflow_uri(self) -> str:
         """Address of the MLflow server."""
         return f"http://127.0.0.1:{self.ports['mlflow']}"
@@ -124,6 +129,7 @@ def write_state(state: PlatformState) -> None:
 PORT_NAMES = (
     "redis-features",
     "redis-control",
+    "redis-stream",
     "mlflow",
     "issuer",
     "http",
@@ -160,11 +166,10 @@ def resolve(settings: Settings) -> Settings:
     }
     state = read_state(settings.home)
     if state is not None:
-        features = settings.redis_features_url or state.redis_features_url
         filled |= {
-            "redis_features_url": features,
+            "redis_features_url": settings.redis_features_url or state.redis_features_url,
             "redis_control_url": settings.redis_control_url or state.redis_control_url,
-            "stream_url": settings.stream_url or features,
+            "stream_url": settings.stream_url or state.stream_url,
             "mlflow_uri": settings.mlflow_uri or state.mlflow_uri,
             "http_port": state.http_port,
         }

@@ -74,7 +74,7 @@ class Project:
         root = str(self.root)
         if root not in sys.path:
             sys.path.insert(0, root)
-        for name, module in list(sys.modules.items()):
+        for name, module in sys.modules.copy().items():
             if name.split(".")[0] in FOLDERS and not _under(module, self.root):
                 del sys.modules[name]
 

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     redis_control_url: str = ""
     """Routing, loop and monitor state; append-only, fsync always."""
     stream_url: str = ""
-    """Event streams; empty: the features Redis."""
+    """Event streams: a Redis-protocol server, append-only with fsync always, or `kafka://host:port,host:port`."""
     mlflow_uri: str = ""
     """Registry and run tracking."""
     mlflow_database: str = ""

@@ -107,9 +107,12 @@ class Backlog:
         return bool(stamp) and stamp == self.reader.stamp(view.source, other)
 
     def catch_up(self, view: View, known_by: int) -> WriteReport:
-        """Write what the lake has beyond the store, up to a known_time, and remember it."""
-        who = self.principal()
-        done = materialize([view], self.reader, self.online, who, who.purpose, known_by=known_by, resume=True)
+        """Write what the lake has beyond the store, up to a known_time, and remember it.
+
+        The view may be complete beyond that, because a stream feeds it too: then up to there.
+        """
+        who, complete = self.principal(), max(known_by, self.online.watermark(view))
+        done = materialize([view], self.reader, self.online, who, who.purpose, known_by=complete, resume=True)
         (report,) = done.values()
         return report
 

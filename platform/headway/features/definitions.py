@@ -17,9 +17,9 @@ from headway.core.errors import DefinitionError, names_near
 from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_duration, parse_duration
 from headway.features.aggregates import HASHED, Aggregate
 from headway.features.aliases import Aliasable, AliasedView, require_joins
-from headway.features.entities import Entity
+from headway.features.entities import Entity, require_event_id
 from headway.features.sensitivity import require_tags
-from headway.features.sources import DTYPES, EventSource
+from headway.features.sources import DTYPES, EventSource, OutcomesOf
 from headway.features.transformations import Transformation
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Entity",
     "EventSource",
     "FeatureService",
+    "OutcomesOf",
     "Overflow",
     "RowView",
     "View",
@@ -222,6 +223,10 @@ class FeatureService:
     transformations: tuple[Transformation, ...] = ()
     features: tuple[str, ...] = ()
     """Model input in order; empty: request columns, view features, transformation outputs."""
+    event_id: str | None = None
+    """The client's own id of what is decided on, an optional field of a decision's row: logged, never model input, and
+    not part of what is hashed. Outcomes become events under it (`EventSource.outcomes`)."""
+    event_id_dtype: str = "int64"
     description: str = ""
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Request column → sensitivity tags; those of views come from their sources."""
@@ -250,6 +255,9 @@ class FeatureService:
         if not self.features:
             object.__setattr__(self, "features", tuple(produced))
         require_joins(self.views, frozenset([EVENT_TIME, *produced]), field=f"{self.name}.views")
+        if self.event_id is not None:
+            taken = (*self.keys, *produced)
+            require_event_id(self.event_id, self.event_id_dtype, taken, field=f"{self.name}.event_id")
 
     @property
     def stored(self) -> tuple[View, ...]:

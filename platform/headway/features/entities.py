@@ -10,6 +10,11 @@ from typing import Any
 from headway.core.errors import DefinitionError
 
 KEY_DTYPES = ("int64", "string")
+_LOGGED = (
+    *("decision_id", "request_id", "sub", "score", "label", "arm", "model_version", "degraded"),
+    *("event_time", "known_time", "ingested_at"),
+)
+"""What the decision log calls its own columns."""
 _PIECE = re.compile(r"\\.|:|[^\\:]+", re.DOTALL)
 
 
@@ -88,6 +93,18 @@ def key_parts(text: str, dtypes: Sequence[str]) -> tuple[int | str, ...]:
             else:
                 texts[-1] += piece.removeprefix("\\")
     return tuple(part if dtype == "string" else int(part) for part, dtype in zip(texts, dtypes, strict=True))
+
+
+def require_event_id(name: str, dtype: str, taken: Sequence[str], *, field: str) -> None:
+    """Raise DefinitionError where a name or dtype cannot be that of an optional id in a decision's row."""
+    if dtype not in KEY_DTYPES:
+        raise DefinitionError(
+            f"{dtype!r} is no dtype of an id", field=f"{field}_dtype", expected=" | ".join(KEY_DTYPES)
+        )
+    if name in (*taken, *_LOGGED):
+        raise DefinitionError(
+            f"{name!r} is another column of a decision", field=field, expected="a name that nothing else has"
+        )
 
 
 def require_distinct(columns: tuple[str, ...], *, field: str) -> None:

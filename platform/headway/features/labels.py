@@ -1,4 +1,7 @@
-"""The labelled rows that features are joined to, read from a pinned snapshot: for training and for people alike."""
+"""The labelled rows that features are joined to, read from a pinned snapshot: for training and for people alike.
+
+An outcome may have come more than once, posted and from a file: the id tells, and the first known counts.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from headway.core.errors import DefinitionError
-from headway.core.times import EVENT_TIME
+from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Matrix, Principal
 from headway.features.definitions import EventSource, FeatureService
+from headway.features.distinct import first_known
 from headway.features.reader import LakeReader
 
 
@@ -34,6 +38,8 @@ def labelled_rows(
 ) -> pa.Table:
     """Return the spine's rows with the service's keys and request columns, its id, event_time and the named columns.
 
+    Each id comes once, as it was known first.
+
     Args:
         spine: Labelled decisions.
         service: What will be joined.
@@ -52,15 +58,17 @@ def labelled_rows(
             raise DefinitionError(
                 f"the spine {spine.name!r} has no column {name!r}", field=field, expected=", ".join(spine.columns)
             )
-    return reader.scan(
+    names = list(dict.fromkeys([*wanted, spine.id, EVENT_TIME]))
+    rows = reader.scan(
         spine,
         principal,
         purpose,
-        columns=list(dict.fromkeys([*wanted, spine.id, EVENT_TIME])),
+        columns=list(dict.fromkeys([*names, KNOWN_TIME])),
         event_time=event_time,
         known_by=known_by,
         snapshot_id=snapshots[spine.table],
     )
+    return first_known(rows, spine.id).select(names)
 
 
 def in_order(rows: pa.Table, spine: EventSource) -> pa.Table:

@@ -91,12 +91,18 @@ def open_catalog(location: Location) -> Catalog:
 
         return RestCatalog("headway", uri=uri, warehouse=location.warehouse)
     from pyiceberg.catalog.sql import SqlCatalog
+    from sqlalchemy.exc import OperationalError
 
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     if location.warehouse.startswith("file://"):
         Path(location.warehouse.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
-    return SqlCatalog("headway", uri=uri, warehouse=location.warehouse)
+    while True:
+        try:
+            return SqlCatalog("headway", uri=uri, warehouse=location.warehouse)
+        except OperationalError as error:
+            if "already exists" not in str(error.orig):  # another process makes the new catalog's tables just now
+                raise
 
 
 def table_names(catalog: Catalog) -> list[str]:

@@ -1,6 +1,6 @@
 """Where the online store keeps what it knows of a view as a whole: how far it is complete, and what was read for it.
 
-A key is `headway:<w or m>:<view>@<hash of the shape of what is stored>`: versions of a view that share their stored
+A key is `headway:<w, m or p>:<view>@<hash of the shape of what is stored>`: versions of a view that share their stored
 values share it, and others do not.
 """
 
@@ -10,7 +10,7 @@ from headway.features.definitions import RowView, View
 from headway.features.rows.codec import shape_sha256
 from headway.features.windows import codec
 
-_VALUES, _WATERMARKS, _MATERIALIZED = b"headway:f:", b"headway:w:", b"headway:m:"
+_VALUES, _WATERMARKS, _MATERIALIZED, _PARTITIONS = b"headway:f:", b"headway:w:", b"headway:m:", b"headway:p:"
 
 
 def watermark_key(view: View) -> bytes:
@@ -21,6 +21,11 @@ def watermark_key(view: View) -> bytes:
 def materialized_key(view: View) -> bytes:
     """Return the key of the snapshots up to which the view was filled."""
     return _MATERIALIZED + _stored(view)
+
+
+def partitions_key(view: View, topic: str) -> bytes:
+    """Return the key of how far each partition of a topic is in the view; `topic` tells topics of one name apart."""
+    return _PARTITIONS + _stored(view) + b":" + topic.encode()
 
 
 def watermark_pattern(name: str) -> bytes:

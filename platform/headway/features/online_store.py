@@ -23,22 +23,13 @@ from headway.features.definitions import RowView, View, WindowView
 from headway.features.link import away
 from headway.features.online_keys import materialized_key, version_keys, watermark_key, watermark_pattern
 from headway.features.rows.store import RowStore
+from headway.features.status import KEPT, SLACK
+from headway.features.swap import Swap
 from headway.features.windows import codec
 from headway.features.windows.events import NEVER, Events
 from headway.features.windows.merging import Merged, merge
 from headway.features.write_report import WriteReport
 
-_SWAP = """
-local lost = {}
-for i = 1, #KEYS do
-  if redis.call('GETRANGE', KEYS[i], 0, 31) == ARGV[2 * i - 1] then
-    redis.call('SET', KEYS[i], ARGV[2 * i])
-  else
-    lost[#lost + 1] = i
-  end
-end
-return lost
-"""
 _RAISE = """
 local current = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) > current then redis.call('SET', KEYS[1], ARGV[1]) end
@@ -58,14 +49,24 @@ LakeRows = Callable[[WindowView, npt.NDArray[np.generic]], pa.Table]
 class OnlineStore:
     """Packed events per (window view, key) and packed rows per (entity, key) on a Redis-protocol server."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None, history: LakeRows | None = None) -> None:
-        """Connect on first use; `history` is asked for keys whose late events only the lake can place."""
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, history: LakeRows | None = None, remembered: int = 0
+    ) -> None:
+        """Connect on first use.
+
+        Args:
+            url: Of the server.
+            clock: Says when keys were written.
+            history: Asked for keys whose late events only the lake can place.
+            remembered: Bytes of values that are kept here, so that a busy key need not be read before it is written.
+        """
+        self._clock = clock or SystemClock()
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
         )
-        self._swap = self._client.register_script(_SWAP)
+        self._swap = Swap(self._client, remembered=remembered)
         self._raise = self._client.register_script(_RAISE)
-        self._rows = RowStore(self._client, clock or SystemClock())
+        self._rows = RowStore(self._client, self._clock)
         self._history = history
 
     def write(self, view: View, events: pa.Table) -> WriteReport:
@@ -179,11 +180,12 @@ class OnlineStore:
         todo, late = np.arange(len(new.keys)), []
         for _ in range(_ATTEMPTS):
             part = new if len(todo) == len(new.keys) else _pick(new, todo)
-            stored = self._client.mget(_names(view, part.keys))
+            names = _names(view, part.keys)
+            stored = self._swap.stored(names)
             merged = merge(view, part, stored)
             late += todo[merged.late].tolist()
             fine = np.flatnonzero(~merged.late)
-            lost = fine[self._swapped(view, part, stored, merged, fine)]
+            lost = fine[self._swapped(view, names, stored, merged, fine)]
             report.pruned += merged.pruned
             report.overflowed += merged.overflowed
             report.retries += len(lost)
@@ -204,13 +206,12 @@ class OnlineStore:
                 hint="headway features materialize",
             )
         for _ in range(_ATTEMPTS):
-            stored = self._client.mget(
-                _names(view, keys)
-            )  # before the lake is read: what is written after that is not lost
+            names = _names(view, keys)
+            stored = self._client.mget(names)  # before the lake is read: what is written after that is not lost
             whole = events_of(view, conform(view.source, self._history(view, keys), needed(view)))
             found = _pick(whole, locate(whole.keys, keys))
             merged = merge(view, found, stored, anew=True)
-            lost = self._swapped(view, found, stored, merged, np.arange(len(keys)))
+            lost = self._swapped(view, names, stored, merged, np.arange(len(keys)))
             report.rebuilt += len(keys) - len(lost)
             report.retries += len(lost)
             keys = keys[lost]
@@ -219,17 +220,25 @@ class OnlineStore:
         raise _contested(view, len(keys))
 
     def _swapped(
-        self, view: WindowView, part: Events, stored: list[bytes | None], merged: Merged, chosen: Int64
+        self, view: WindowView, names: Sequence[bytes], stored: Sequence[bytes | None], merged: Merged, chosen: Int64
     ) -> Int64:
         """Put in the values of the chosen keys; return the places among them where another writer was first."""
-        names, arguments = _names(view, part.keys), []
-        for i in chosen.tolist():
-            old = stored[i]
-            arguments += [b"" if old is None else old[: codec.HEADER.size], merged.values[i]]
-        if not arguments:
-            return np.zeros(0, np.int64)
-        lost = self._swap(keys=[names[i] for i in chosen.tolist()], args=arguments)
-        return np.array(lost, np.int64) - 1
+        places = chosen.tolist()
+        lost = self._swap.put(
+            [names[i] for i in places],
+            [stored[i] for i in places],
+            [merged.values[i] for i in places],
+            self._ttls(view, merged.newest[chosen]),
+        )
+        return np.array(lost, np.int64)
+
+    def _ttls(self, view: WindowView, newest: Int64) -> list[int]:
+        """Return the milliseconds from now on during which a window may reach a key's events, with room to spare."""
+        if view.horizon is None:
+            return [0] * len(newest)
+        ahead = np.maximum(newest - self._clock.now(), 0)
+        found: list[int] = (-(-(ahead + view.horizon + SLACK + KEPT) // 1_000)).tolist()
+        return found
 
 
 def _pick(events: Events, positions: Int64) -> Events:

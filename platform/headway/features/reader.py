@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import and_, or_
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -142,6 +144,7 @@ class LakeReader:
         *,
         event_time: tuple[int, int] | None = None,
         known_by: int | None = None,
+        known_from: int | None = None,
         snapshot_id: int | None = None,
         ingested_after: int | None = None,
     ) -> ReadPlan:
@@ -167,7 +170,7 @@ class LakeReader:
                 field=_name(table),
             )
         snapshot = opened.snapshot_by_id(wanted) if wanted else None
-        found = matching(opened, snapshot, _prune(event_time, known_by, ingested_after))
+        found = matching(opened, snapshot, _prune(event_time, known_by, known_from, ingested_after))
         files = [(file.path, -1 if file.bucket is None else file.bucket) for file in map(described, found)]
         self._record(principal, resource, purpose, "done")
         spec = None if isinstance(table, str) else spec_of(table)
@@ -210,10 +213,12 @@ def read_files(
     known_by: int | None = None,
     keys: tuple[str, pa.Array] | None = None,
     ingested_after: int | None = None,
+    known_in: Sequence[tuple[int, int]] = (),
 ) -> pa.Table:
     """Return matching rows of data files, times as int64; needs no catalog, so that tasks start quickly.
 
-    `keys` are a column and the values that it may have.
+    `keys` are a column and the values that it may have; `known_in` are ranges of known_time, both ends included, of
+    which one has to hold (none given: any).
     """
     names = list(columns) if columns is not None else schema.names
     plain = file_schema(schema)
@@ -222,7 +227,7 @@ def read_files(
     system, _ = pafs.FileSystem.from_uri(paths[0])
     inside = [pafs.FileSystem.from_uri(path)[1] for path in paths]
     data = pads.dataset(inside, schema=plain, filesystem=system, format="parquet")
-    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys, ingested_after)))
+    return from_lake(data.to_table(columns=names, filter=_filter(event_time, known_by, keys, ingested_after, known_in)))
 
 
 def _filter(
@@ -230,8 +235,13 @@ def _filter(
     known_by: int | None,
     keys: tuple[str, pa.Array] | None,
     ingested_after: int | None,
+    known_in: Sequence[tuple[int, int]] = (),
 ) -> pc.Expression | None:
     parts: list[pc.Expression] = []
+    known = pc.field(KNOWN_TIME)
+    ranges = [(known >= moment(first)) & (known <= moment(last)) for first, last in known_in]
+    if ranges:
+        parts.append(reduce(or_, ranges))
     if event_time is not None:
         parts += [pc.field(EVENT_TIME) >= moment(event_time[0]), pc.field(EVENT_TIME) < moment(event_time[1])]
     if known_by is not None:
@@ -242,14 +252,11 @@ def _filter(
         parts.append(pc.field(keys[0]).isin(keys[1]))
     if not parts:
         return None
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole & part
-    return whole
+    return reduce(and_, parts)
 
 
 def _prune(
-    event_time: tuple[int, int] | None, known_by: int | None, ingested_after: int | None
+    event_time: tuple[int, int] | None, known_by: int | None, known_from: int | None, ingested_after: int | None
 ) -> BooleanExpression | None:
     """Return the same condition for the catalog, which skips files by their statistics."""
     from pyiceberg.expressions import parser
@@ -263,6 +270,8 @@ def _prune(
         parts += [f"{EVENT_TIME} >= '{text(first)}'", f"{EVENT_TIME} < '{text(end)}'"]
     if known_by is not None:
         parts.append(f"{KNOWN_TIME} <= '{text(known_by)}'")
+    if known_from is not None:
+        parts.append(f"{KNOWN_TIME} >= '{text(known_from)}'")
     if ingested_after is not None:
         parts.append(f"{INGESTED_AT} > '{text(ingested_after)}'")
     return parser.parse(" and ".join(parts)) if parts else None

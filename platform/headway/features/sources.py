@@ -12,6 +12,16 @@ from headway.features.quality.expectations import Expectation
 from headway.features.sensitivity import require_tags
 
 DTYPES = ("int64", "float32", "float64", "string", "bool", "timestamp")
+_LABELS = ("int64", "float32", "float64", "bool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomesOf:
+    """Outcomes of a use case as events: the row of the decision, its label, and the known_time of the outcome."""
+
+    use_case: str
+    label: str
+    """Column of the source that gets the label, 0 or 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +50,9 @@ class EventSource:
     """Columns that an event may lack, which are null then: such as were added while producers do not send them yet.
     Columns may be added anywhere, and a float32 may become a float64; rows from before are null there. Nothing else
     about a column can change."""
+    outcomes: OutcomesOf | None = None
+    """Outcomes posted for a use case's decisions become events of this source; columns that neither decision nor
+    outcome has are null. The id is the service's `event_id`, or made from the decision's (`features.outcomes`)."""
     owner: str = ""
     description: str = ""
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -66,6 +79,15 @@ class EventSource:
             )
         for expectation in self.expectations:
             expectation.require_columns(self.columns, field=f"{self.name}.expectations")
+        if self.outcomes is not None:
+            label = self.outcomes.label
+            self.require_column(label, field=f"{self.name}.outcomes.label")
+            if self.columns[label] not in _LABELS or label == self.id:
+                raise DefinitionError(
+                    f"{label!r} cannot hold 0 or 1: it is {'the id' if label == self.id else self.columns[label]}",
+                    field=f"{self.name}.outcomes.label",
+                    expected=f"a column of {', '.join(_LABELS)}",
+                )
 
     @property
     def table(self) -> str:

@@ -9,6 +9,9 @@ from headway.core.times import DAY
 SLACK = 3 * DAY
 """Online state is kept this much longer than a read of now needs it, for reads that come late."""
 
+KEPT = DAY
+"""A key stays this much longer in the online store than that: after its last write, or its newest event if later."""
+
 
 class Status(IntEnum):
     """What a row's view columns rest on."""

@@ -57,6 +57,8 @@ class UseCaseReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Version, statement hash, metrics."""
     latency_histogram: tuple[Count, ...] = ()
     """Requests per millisecond; the last bin is open."""
+    velocity: dict[str, Any] | None = None
+    """What a decision a second after a burst of events saw of it, and how soon it could be read."""
     drift: dict[str, Any] | None = None
     """What the drift story showed: alarm, retraining, new champion, failed requests."""
 

@@ -7,6 +7,7 @@ bound counts rows, not requests. A batch that fails is halved until only the gui
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
@@ -159,7 +160,7 @@ class Batcher(Generic[W, R]):
         if len(batch) == 1 or isinstance(error, Unavailable):
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(_own(error))
+                    future.set_exception(own(error))
             return
         middle = len(batch) // 2
         await self._run(batch[:middle])
@@ -173,8 +174,6 @@ class Batcher(Generic[W, R]):
                 future.set_exception(Unavailable("the replica is stopping", retry_after_s=1.0))
 
 
-def _own(error: Exception) -> Exception:
+def own(error: Exception) -> Exception:
     """Return an exception per caller: one shared object would collect everybody's traceback."""
-    if isinstance(error, Unavailable):
-        return Unavailable(error.message, retry_after_s=error.retry_after_s, hint=error.hint)
-    return error if isinstance(error, HeadwayError) else RuntimeError(str(error))
+    return copy.copy(error) if isinstance(error, HeadwayError) else RuntimeError(str(error))

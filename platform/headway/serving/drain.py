@@ -20,6 +20,8 @@ _SLICE_BYTES = 64 << 20
 """What a drain holds in memory and commits at once, unless one file is larger."""
 Keep: TypeAlias = Callable[[pa.Table, str], pa.Table]
 """(rows of a file, its batch id) → the rows to commit."""
+Then: TypeAlias = Callable[[pa.Table, str], None]
+"""What else is done with committed rows, given with their batch id."""
 
 
 class Committer(Protocol):
@@ -43,12 +45,13 @@ def read_prefix(path: Path) -> pa.Table | None:
     return pa.Table.from_batches(batches).combine_chunks() if batches else None
 
 
-def drain(folder: Path, table: str, committer: Committer, *, keep: Keep | None = None) -> int:
+def drain(folder: Path, table: str, committer: Committer, *, keep: Keep | None = None, then: Then | None = None) -> int:
     """Commit every finished spool file to `table`, slice by slice, and remove it; return the rows committed.
 
     Idempotent: the batch id is the file's name, so a drain that dies between commit and removal repeats harmlessly.
-    `keep` may leave out rows of a file, and must leave out the same ones when it is repeated. Files that do not fit the
-    table stay, and their error is raised after the others were drained.
+    `keep` may leave out rows of a file, and must leave out the same ones when it is repeated. `then` gets what was
+    committed before the file goes, perhaps more than once. Files that do not fit the table stay, and their error is
+    raised after the others were drained.
     """
     rows, refused = 0, list[HeadwayError]()
     for paths, slice_ in _slices(folder):
@@ -60,6 +63,9 @@ def drain(folder: Path, table: str, committer: Committer, *, keep: Keep | None =
         except (DefinitionError, InputError) as error:
             refused.append(error)
             continue
+        if then is not None:
+            for data, batch_id in batches:
+                then(data, batch_id)
         for path in paths:
             path.unlink(missing_ok=True)
         rows += sum(data.num_rows for data, _ in batches)

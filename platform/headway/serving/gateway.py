@@ -1,4 +1,4 @@
-"""Bare ASGI before a DecisionService: headers, a bounded body, one response. No framework stands on the hot path.
+"""Bare ASGI before a service: headers, a bounded body, one response. No framework stands on the hot path.
 
 A body is read only from a caller whose token holds, and it must arrive whole in time: a replica's memory and its
 patience belong to those who may ask.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from contextlib import suppress
 from dataclasses import replace
 from types import coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from headway.core.errors import Malformed, TooLarge
+from headway.core.types import Principal
 from headway.serving.errors import error_response
 from headway.serving.hook import Receive, Scope, Send
 from headway.serving.http import Request, Response
-from headway.serving.service import DecisionService
 
 BODY_LIMIT = 1 << 20
 """Bytes of one request; more is refused before it is read."""
@@ -24,17 +25,42 @@ BODY_S = 10.0
 """Longest time from the headers to the end of the body."""
 _DISCARDED = 1 << 16
 """Bytes of an unread body that the server may discard to keep the connection."""
+_LINGER_S = 1.0
+_LINGERING = 8 * BODY_LIMIT
+"""How long, and how much of an unread body, is discarded before a connection closes: a close over unread bytes resets
+it, and the caller, or the proxy before us, may lose the answer that names the reason."""
 Message = MutableMapping[str, Any]
-_JSON = (b"content-type", b"application/json")
+_JSON_TYPE = b"application/json"
 _LONGEST_ID = 128
+_DIGITS = 9
+
+
+class Service(Protocol):
+    """What answers (`headway.serving.service.DecisionService`)."""
+
+    def caller(self, method: str, path: str, token: str | None) -> Principal | None:
+        """Return who asks, None where the path takes no body; raises what refuses the caller."""
+        ...
+
+    async def respond(self, request: Request, caller: Principal | None = None) -> Response:
+        """Answer one request; never raises but for cancellation."""
+        ...
+
+    def failed(self, error: Exception, request_id: str, path: str) -> Response:
+        """Return the answer to a failed request."""
+        ...
+
+    def request_id(self) -> str:
+        """Return a fresh request id."""
+        ...
 
 
 class Gateway:
-    """The ASGI application of one use case; runs its service's background work between lifespan start and stop."""
+    """The ASGI application of one service; runs its background work between lifespan start and stop."""
 
     def __init__(
         self,
-        service: DecisionService,
+        service: Service,
         *,
         on_start: Callable[[], Awaitable[None]] | None = None,
         on_stop: Callable[[], Awaitable[None]] | None = None,
@@ -65,7 +91,7 @@ class Gateway:
         if root and path.startswith(root):
             path = path[len(root) :]
         method, token = scope["method"], _token(headers.get(b"authorization"))
-        body, unread, close = b"", True, False
+        body, unread, close, late = b"", True, False, False
         try:
             caller = self._service.caller(method, path, token)
             if caller is not None:
@@ -81,17 +107,22 @@ class Gateway:
                     token=token,
                     request_id=request_id,
                     idempotency_key=_key(headers.get(b"idempotency-key")),
-                    binary_header=b"inference-header-content-length" in headers,
+                    content_type=_content_type(headers.get(b"content-type")),
+                    header_length=_header_length(headers.get(b"inference-header-content-length")),
                 ),
                 caller,
             )
         except TimeoutError:
-            response, close = _too_slow(request_id), True
+            response, close, late = _too_slow(request_id), True, True
         except Exception as error:
             response, close = self._service.failed(error, request_id, path), isinstance(error, TooLarge)
         # what is still on its way may be without end: only a connection's end stops it
         close = close or (unread and _is_long(headers))
-        await _send(send, response, request_id if self._echo else None, close=close)
+        linger = close and not late
+        await _send(send, response, request_id if self._echo else None, close=close, more=linger)
+        if linger:
+            await _discard(receive)
+            await send({"type": "http.response.body", "body": b""})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -171,9 +202,9 @@ def _rest(reading: Generator[Any, Any, Message], awaited: Any) -> Generator[Any,
     return (yield from reading)
 
 
-async def _send(send: Send, response: Response, request_id: str | None, *, close: bool) -> None:
+async def _send(send: Send, response: Response, request_id: str | None, *, close: bool, more: bool) -> None:
     headers: list[tuple[bytes, bytes]] = [
-        _JSON,
+        (b"content-type", response.content_type),
         (b"content-length", str(len(response.body)).encode()),
         *response.headers,
     ]
@@ -183,7 +214,19 @@ async def _send(send: Send, response: Response, request_id: str | None, *, close
         headers.append((b"connection", b"close"))
     start: dict[str, Any] = {"type": "http.response.start", "status": response.status, "headers": headers}
     await send(start)
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": response.body, "more_body": more})
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what is still on its way, within bounds."""
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while size < _LINGERING:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                size += len(message.get("body", b""))
 
 
 def _token(header: bytes | None) -> str | None:
@@ -198,6 +241,21 @@ def _key(header: bytes | None) -> str | None:
     if not 0 < len(header) <= _LONGEST_ID or not header.isascii():
         raise Malformed(f"not 1 to {_LONGEST_ID} ASCII characters", field="idempotency-key")
     return header.decode()
+
+
+def _content_type(header: bytes | None) -> str:
+    """Return the media type without its parameters."""
+    if header is None or header == _JSON_TYPE:
+        return "application/json"
+    return header.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _header_length(header: bytes | None) -> int | None:
+    if header is None:
+        return None
+    if not header.isdigit() or len(header) > _DIGITS:
+        raise Malformed("not a number of bytes", field="inference-header-content-length")
+    return int(header)
 
 
 def _clean(header: bytes) -> str:
@@ -219,4 +277,8 @@ def _too_slow(request_id: str) -> Response:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(f"more than {BODY_LIMIT} bytes", field="body", hint="split the request, or use headway score")
+    return TooLarge(
+        f"more than {BODY_LIMIT} bytes",
+        field="body",
+        hint="split the request; headway score and headway stream feed take any amount",
+    )

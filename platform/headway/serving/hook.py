@@ -27,7 +27,7 @@ can only meet in the process; filled once by the deployment's constructor, empti
 
 
 def register(prefix: str, app: AsgiApp, loop: asyncio.AbstractEventLoop) -> None:
-    """Let requests below `prefix` go to `app` while they arrive on its own loop."""
+    """Let requests below `prefix`, of one or two parts, go to `app` while they arrive on its own loop."""
     _APPS[prefix] = (app, loop)
 
 
@@ -54,6 +54,10 @@ class HotPath:
             end = path.find("/", 1)
             prefix = path if end < 0 else path[:end]
             found = _APPS.get(prefix)
+            if found is None and end > 0:  # a prefix of two parts, such as /v1/events
+                end = path.find("/", end + 1)
+                prefix = path if end < 0 else path[:end]
+                found = _APPS.get(prefix)
             if found is not None and found[1] is asyncio.get_running_loop():
                 scope["root_path"] = prefix
                 await found[0](scope, receive, send)

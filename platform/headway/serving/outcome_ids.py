@@ -152,8 +152,13 @@ def owner_of(batch_id: str) -> int:
     return 1 + int.from_bytes(hashlib.blake2b(batch_id.encode(), digest_size=8).digest(), "big") % _OWNERS
 
 
+def decided_ms(decision_id: str) -> int:
+    """Return when a decision was made, UTC milliseconds, from its UUIDv7."""
+    return int(decision_id[:8] + decision_id[9:13], 16)
+
+
 def _place(decision_id: str) -> tuple[int, str, bytes]:
     """Return an id's day of decision, its way down the tree, and what stands there for it."""
     digest = hashlib.blake2b(decision_id.encode(), digest_size=9).digest()
-    day = int(decision_id[:8] + decision_id[9:13], 16) // _DAY_MS
+    day = decided_ms(decision_id) // _DAY_MS
     return day, f"{int.from_bytes(digest[:3], 'big'):08o}", digest[3:]

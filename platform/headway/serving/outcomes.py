@@ -17,7 +17,7 @@ from headway.core.control import ControlStore
 from headway.core.errors import Forbidden, InvalidValue
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.serving.decision_ids import DecisionIds
-from headway.serving.drain import Committer, drain
+from headway.serving.drain import Committer, Then, drain
 from headway.serving.outcome_ids import FREE, TAKEN, OutcomeIds, outcome_ids, owner_of
 from headway.serving.protocol import OutcomeRow
 from headway.serving.spool import Spool
@@ -117,8 +117,13 @@ def _batch(groups: list[list[tuple[str, float, int, int, str]]]) -> pa.RecordBat
     return pa.record_batch(arrays, schema=_SCHEMA)
 
 
-def drain_outcomes(home: Path, use_case: str, committer: Committer, seen: OutcomeIds) -> int:
-    """Commit finished spool files to `outcomes.<use case>`, one row per decision ever; return the rows."""
+def drain_outcomes(
+    home: Path, use_case: str, committer: Committer, seen: OutcomeIds, *, then: Then | None = None
+) -> int:
+    """Commit finished spool files to `outcomes.<use case>`, one row per decision ever; return the rows.
+
+    `then` gets the same rows before their file goes, perhaps more than once.
+    """
 
     def counted(data: pa.Table, batch_id: str) -> pa.Table:
         owner = owner_of(batch_id)
@@ -128,4 +133,4 @@ def drain_outcomes(home: Path, use_case: str, committer: Committer, seen: Outcom
         kept = [row for row, found in zip(rows.values(), before, strict=True) if found in (FREE, TAKEN, owner)]
         return data.take(pa.array(sorted(kept), pa.int64()))
 
-    return drain(outcomes_folder(home, use_case), outcomes_table(use_case), committer, keep=counted)
+    return drain(outcomes_folder(home, use_case), outcomes_table(use_case), committer, keep=counted, then=then)

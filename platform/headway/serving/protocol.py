@@ -69,6 +69,7 @@ class DecisionDecoder:
 
     def __init__(self, schema: DecisionSchema) -> None:
         self._width = len(schema.columns)
+        self._own_ids = schema.event_id is not None
         body = msgspec.defstruct(
             "DecisionsRequest",
             [
@@ -92,6 +93,8 @@ class DecisionDecoder:
         rows = [self._astuple(row) for row in body.rows]
         members = 1 + (body.id is not None) + (body.as_of is not None) + count * self._width
         replayed = body.as_of is not None
+        if self._own_ids:
+            members += count - [row[-2] for row in rows].count(None)
         for index, row in enumerate(rows):
             if row[-1] is not None:
                 replayed = True

@@ -44,7 +44,8 @@ class DecisionRecorder:
     def __init__(
         self, service: FeatureService, folder: Path, writer: str, *, durable: bool, clock: Clock | None = None
     ) -> None:
-        self._columns = DecisionSchema.of(service).columns
+        schema = DecisionSchema.of(service)
+        self._columns, self._own = schema.columns, schema.event_id
         taken = {name for name, _ in self._columns}
         self._features = [(index, name) for index, name in enumerate(service.features) if name not in taken]
         self.schema = decision_log_schema(service)
@@ -73,6 +74,13 @@ class DecisionRecorder:
             pa.array(np.concatenate([batch.columns[name] for batch in batches]), _ARROW[dtype])
             for name, dtype in self._columns
         ]
+        if self._own is not None:
+            named = [
+                own
+                for batch, size in zip(batches, sizes, strict=True)
+                for own in ([None] * size if batch.event_ids is None else batch.event_ids)
+            ]
+            arrays.append(pa.array(named, _ARROW[self._own[1]]))
         arrays += [pa.array(features[:, index]) for index, _ in self._features]
         arrays += [
             pa.array(np.concatenate([batch.scores for batch in batches])),
@@ -88,9 +96,10 @@ def decision_log_schema(service: FeatureService) -> pa.Schema:
     """Return the columns of the decision log of a feature service.
 
     event_time is the decision time; known_time is when it was decided, which differs from it in replays. A feature that
-    is missing is NaN, as it was for the model.
+    is missing is NaN, as it was for the model. The client's own id of the event is null where a row had none.
     """
-    columns = DecisionSchema.of(service).columns
+    schema = DecisionSchema.of(service)
+    columns, own = schema.columns, schema.event_id
     taken = {name for name, _ in columns}
     fields = [
         pa.field("decision_id", pa.string()),
@@ -99,6 +108,7 @@ def decision_log_schema(service: FeatureService) -> pa.Schema:
         pa.field(EVENT_TIME, pa.int64()),
         pa.field(KNOWN_TIME, pa.int64()),
         *(pa.field(name, _ARROW[dtype]) for name, dtype in columns),
+        *([] if own is None else [pa.field(own[0], _ARROW[own[1]])]),
         *(pa.field(name, pa.float32()) for name in service.features if name not in taken),
         pa.field("score", pa.float32()),
         pa.field("label", pa.string()),

@@ -5,6 +5,7 @@ Rows are tuples in column order whatever protocol they came by; a batch turns th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -37,7 +38,8 @@ _ARRAYS: dict[str, Any] = {
     "bool": np.bool_,
 }
 Row = tuple[Any, ...]
-"""Values in the order of `DecisionSchema.names`, then the row's event_time (microseconds) or None."""
+"""Values in the order of `DecisionSchema.names`, the event's id or None where the schema has one, then the row's
+event_time (microseconds) or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class DecisionSchema:
     """(column, dtype) that views are joined by."""
     request: tuple[tuple[str, str], ...]
     """(column, dtype) that come with the request, without event_time."""
+    event_id: tuple[str, str] | None = None
+    """(column, dtype) of the client's own id, which a row may leave out."""
 
     @classmethod
     def of(cls, service: FeatureService) -> DecisionSchema:
@@ -61,7 +65,8 @@ class DecisionSchema:
                     field=f"{service.name}.{name}",
                     expected=f"one of {', '.join(_TYPES)}",
                 )
-        return cls(keys=keys, request=request)
+        own = None if service.event_id is None else (service.event_id, service.event_id_dtype)
+        return cls(keys=keys, request=request, event_id=own)
 
     @property
     def columns(self) -> tuple[tuple[str, str], ...]:
@@ -74,8 +79,10 @@ class DecisionSchema:
         return tuple(name for name, _ in self.columns)
 
     def row_type(self) -> type[msgspec.Struct]:
-        """Return a strict struct of one row: every column required, nothing else allowed but `event_time`."""
+        """Return a strict struct of one row: every column required; the event's id and `event_time` may come too."""
         fields: list[Any] = [(name, _TYPES[dtype]) for name, dtype in self.columns]
+        if self.event_id is not None:
+            fields.append((self.event_id[0], _TYPES[self.event_id[1]] | None, None))
         fields.append((EVENT_TIME, int | str | None, None))
         return msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False)
 
@@ -87,6 +94,10 @@ class DecisionSchema:
         """Return rows as columns."""
         values = zip(*rows, strict=True) if rows else ([] for _ in self.columns)
         return {name: _array(list(column), dtype) for (name, dtype), column in zip(self.columns, values, strict=False)}
+
+    def event_ids(self, rows: Iterable[Row]) -> list[Any] | None:
+        """Return each row's event id; None where the schema has none."""
+        return None if self.event_id is None else [row[-2] for row in rows]
 
 
 def _array(values: list[Any], dtype: str) -> npt.NDArray[np.generic]:

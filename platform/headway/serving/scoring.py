@@ -180,6 +180,7 @@ class Scorer:
                 decisions=decisions,
                 model_version=batch.version,
                 calls=[(call.sub, call.request_id, len(call.rows)) for call in calls],
+                event_ids=self._schema.event_ids(row for call in calls for row in call.rows),
             )
         )
         answers: list[Answer | Exception] = []

@@ -61,6 +61,8 @@ class Recorded:
     model_version: str
     calls: list[tuple[str, str, int]]
     """(sub, request id, rows) in row order."""
+    event_ids: list[int | str | None] | None = None
+    """The clients' own ids; None: the use case has none."""
 
 
 class Model(Protocol):

@@ -52,7 +52,8 @@ def test_brackets_in_a_line_are_not_markup() -> None:
 
 
 def test_use_cases_come_in_order_and_drift_is_told() -> None:
-    changed = msgspec.structs.replace(ENTRY, drift={"seconds to alarm": 3.5})
+    changed = msgspec.structs.replace(ENTRY, drift={"seconds to alarm": 3.5}, velocity={"events": 10})
     text = drawn(report(fraud=changed, churn=ENTRY)).text
     assert text.index("churn: the contract") < text.index("fraud: the contract")
-    assert "seconds to alarm: 3.5" in text
+    assert "drift · seconds to alarm: 3.5" in text
+    assert "velocity · events: 10" in text

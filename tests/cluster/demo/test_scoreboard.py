@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headway.cluster.demo.scoreboard import Observed, judge, upper_bound
+from headway.cluster.demo.scoreboard import Observed, Seen, judge, upper_bound
 from headway.governance.contract import load_contract
 from headway.governance.report import ClauseResult
 from tests.conftest import ROOT
@@ -85,6 +85,27 @@ def test_stale_lost_and_skewed_decisions_are_misses() -> None:
     assert clause("decision_log", logged=9_999, failures=1).verdict == "pass", "a failed request has no decision"
     assert clause("no skew", mismatches=1).verdict == "miss"
     assert clause("no skew", replayed_reads=0).verdict == "not shown"
+
+
+def test_a_burst_has_to_count_exactly() -> None:
+    told = Seen(
+        view="purchases", burst=10, counts={"a": (0.0, 10.0), "b": (2.0, 12.0)}, readable_ms=41.5, pause_s=1.0004
+    )
+    good = clause("velocity.purchases", velocity=told)
+    assert (good.verdict, good.measured, good.n) == ("pass", 41.5, 10)
+    assert good.note == "a 0 → 10, b 2 → 12"
+    assert told.facts == {
+        "events": 10,
+        "readable after (ms)": 41.5,
+        "decided again after (s)": 1.0,
+        "a": "0 → 10",
+        "b": "2 → 12",
+        "seen": True,
+    }
+    for counts in ({"a": (0.0, 10.0), "b": (2.0, 13.0)}, {"a": (0.0, 9.0)}, {}):
+        missed = replace(told, counts=counts, readable_ms=None)
+        assert clause("velocity.purchases", velocity=missed).verdict == "miss"
+        assert not missed.facts["seen"]
 
 
 def test_nothing_seen_shows_nothing() -> None:

@@ -12,7 +12,7 @@ import yaml
 from headway.cluster.kubernetes import render
 from headway.cluster.kubernetes.node_groups import load_cluster, load_prices
 from headway.cluster.kubernetes.validate import Schemas, validate
-from headway.cluster.serve_config import serve_config
+from headway.cluster.serve_config import events_config, serve_config
 from headway.core.errors import DefinitionError, NotFound
 from headway.core.project import Project
 from headway.core.settings import Settings
@@ -46,7 +46,9 @@ def test_pod_templates_are_valid_as_pods(manifests: list[Manifest]) -> None:
 
 def test_the_serve_configuration_is_the_local_one(manifests: list[Manifest], use_case: str) -> None:
     rendered = yaml.safe_load(one(manifests, "RayService")["spec"]["serveConfigV2"])
-    assert rendered == serve_config(use_case, project=Project(ROOT))
+    decisions, events = rendered["applications"]
+    assert {"applications": [decisions]} == serve_config(use_case, project=Project(ROOT))
+    assert events == events_config(replicas=decisions["deployments"][0]["num_replicas"])
 
 
 def test_nothing_in_the_output_depends_on_the_run(use_case: str, tmp_path: Path) -> None:
@@ -98,6 +100,8 @@ def test_replicas_get_the_nodes_that_availability_asks_for_and_spot_is_tainted(m
     config = yaml.safe_load(one(manifests, "RayService")["spec"]["serveConfigV2"])
     replicas = config["applications"][0]["deployments"][0]["num_replicas"]
     assert replicas == 2
+    events = config["applications"][1]
+    assert (events["route_prefix"], events["deployments"][0]["num_replicas"]) == ("/v1/events", 2)
     assert serving["minReplicas"] >= replicas
     assert serving["labels"]["ray.io/market-type"] == "on-demand"
     assert training["labels"]["ray.io/market-type"] == "spot"
@@ -127,7 +131,7 @@ def test_secrets_are_referred_to_and_never_written(manifests: list[Manifest], us
     assert all(manifest["kind"] != "Secret" for manifest in manifests)
     for template in templates(manifests):
         variables = {entry["name"]: entry for entry in template["spec"]["containers"][0]["env"]}
-        for name in ("HEADWAY_REDIS_FEATURES_URL", "HEADWAY_REDIS_CONTROL_URL"):
+        for name in ("HEADWAY_REDIS_FEATURES_URL", "HEADWAY_REDIS_CONTROL_URL", "HEADWAY_STREAM_URL"):
             assert variables[name]["valueFrom"]["secretKeyRef"]["name"] == f"headway-{use_case}-secrets"
 
 

@@ -1,4 +1,4 @@
-"""A platform of two light services, so that the life cycle is tested in seconds; one test starts the real one."""
+"""A platform of three light services, so that the life cycle is tested in seconds; one test starts the real one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ class NoIngress:
 
 
 def light_services() -> tuple[Service, ...]:
-    return (RedisService(name="redis-features", durable=False), RedisService(name="redis-control", durable=True))
+    return (
+        RedisService(name="redis-features", durable=False),
+        RedisService(name="redis-control", durable=True),
+        RedisService(name="redis-stream", durable=True),
+    )
 
 
 def use_light_services(patch: pytest.MonkeyPatch) -> None:
@@ -37,7 +41,7 @@ def use_light_services(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    """Settings of a home whose platform is two Redis servers; stopped at the end whatever happened."""
+    """Settings of a home whose platform is three Redis servers; stopped at the end whatever happened."""
     use_light_services(monkeypatch)
     project = tmp_path / "project"
     project.mkdir()

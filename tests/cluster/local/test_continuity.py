@@ -64,12 +64,13 @@ def test_a_crash_costs_the_watermarks_and_nothing_else(server: Server) -> None:
     assert not opened(server.state)
     server.client.mset({"headway:w:view@1": 7, "headway:f:view@1:5": "events"})
     server.client.hset("headway:m:view@1", "0", "1:7")
+    server.client.hset("headway:p:topic@1:view@1", "0", "7")
     server.client.save()
     server.client.set("headway:f:view@1:6", "lost")
     server.stop(kill=True)
     server.start()
     assert opened(server.state)
-    assert server.client.keys("headway:[wm]:*") == []
+    assert server.client.keys("headway:[wmp]:*") == []
     assert server.client.get("headway:f:view@1:5") == "events"
     server.stop(kill=True)
     server.start()

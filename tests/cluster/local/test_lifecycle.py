@@ -23,7 +23,7 @@ from headway.core.progress import RecordedProgress
 from headway.core.settings import Settings, load_settings
 from tests.cluster.local.conftest import ROOT_OF_TESTS, light_services
 
-NAMES = ("redis-features", "redis-control")
+NAMES = ("redis-features", "redis-control", "redis-stream")
 
 
 def own_ports(state: PlatformState) -> list[int]:
@@ -33,14 +33,14 @@ def own_ports(state: PlatformState) -> list[int]:
 def test_up_is_idempotent_and_down_leaves_nothing(light: Settings) -> None:
     progress = RecordedProgress()
     state = up(light, progress)
-    assert {"Redis (features)", "Redis (control)"} <= {stage.name for stage in progress.stages}
+    assert {"Redis (features)", "Redis (control)", "Redis (stream)"} <= {stage.name for stage in progress.stages}
     assert status(light).state == "up"
     again = up(light)
     assert again == state
     assert {name: item.pid for name, item in again.services.items()} == {
         name: item.pid for name, item in state.services.items()
     }
-    assert down(light) == 2
+    assert down(light) == len(NAMES)
     assert ours(light.home, state.services.values()) == []
     assert all(is_free(port) for port in own_ports(state))
     assert read_state(light.home) is None
@@ -57,16 +57,17 @@ def test_a_dead_service_is_repaired_on_its_port_and_the_others_stay(light: Setti
     assert after.services["redis-control"].pid != before.services["redis-control"].pid
 
 
-def test_control_records_survive_a_kill(light: Settings) -> None:
+@pytest.mark.parametrize("name", ["redis-control", "redis-stream"])
+def test_control_records_and_events_survive_a_kill(light: Settings, name: str) -> None:
     import redis
 
     state = up(light)
-    client = redis.Redis(port=state.ports["redis-control"])
+    client = redis.Redis(port=state.ports[name])
     client.set("kept", "1")
     client.close()
-    os.kill(state.services["redis-control"].pid, signal.SIGKILL)
+    os.kill(state.services[name].pid, signal.SIGKILL)
     up(light)
-    client = redis.Redis(port=state.ports["redis-control"])
+    client = redis.Redis(port=state.ports[name])
     assert client.get("kept") == b"1"
     client.close()
 
@@ -112,7 +113,7 @@ def test_orphans_without_any_state_are_stopped(light: Settings) -> None:
     up(light)
     state_path(light.home).unlink()
     assert status(light).state == "partial"
-    assert down(light) == 2
+    assert down(light) == len(NAMES)
     assert ours(light.home) == []
 
 
@@ -195,7 +196,7 @@ def test_a_corrupt_state_is_an_error_and_force_sets_it_aside(light: Settings) ->
         with pytest.raises(CorruptState, match="cannot be read"):
             act(light)
     assert state_path(light.home).read_text() == "{ not json"
-    assert down(light, force=True) == 2
+    assert down(light, force=True) == len(NAMES)
     (aside,) = light.home.glob("platform.json.corrupt-*")
     assert aside.read_text() == "{ not json"
     assert ours(light.home) == []

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import socket
 import subprocess
 import sys
@@ -194,9 +193,6 @@ def test_the_folder_is_a_repository_that_feasts_ui_reads(tmp_path: Path, clock: 
     assert described["activity__count_10us"] == ("number of events, 10us", {})
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("grpc_health") is None, reason="feast ui needs the package grpcio-health-checking"
-)
 def test_feasts_ui_serves_the_registry(tmp_path: Path, clock: ManualClock) -> None:
     settings = Settings(home=tmp_path)
     apply([SERVICE], settings, WRITER, MemoryAudit(clock))

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from headway.core.errors import TooLarge, Unavailable
+from headway.core.errors import Conflict, TooLarge, Unavailable
 from headway.features.streams.port import (
     MAX_MESSAGE,
     EventStream,
@@ -147,6 +147,14 @@ class StreamConformance:
         for name in "abc":
             own = [value for value in values if value.startswith(name.encode())]
             assert own == [value for _, value in pairs(0, 200, name)]
+
+    def test_a_topic_that_is_there_is_not_made_again(self, peer: Peer, stream: EventStream) -> None:
+        topic = peer.create(2)
+        stream.publish(topic, pairs(0, 10))
+        assert stream.create(topic.name, partitions=2) == topic
+        assert sum(stream.bounds(topic, partition).end for partition in range(2)) == 10
+        with pytest.raises(Conflict, match="2 partitions, not 3"):
+            stream.create(topic.name, partitions=3)
 
     def test_a_topic_that_is_not_there(self, peer: Peer, stream: EventStream) -> None:
         with pytest.raises(TopicGone):

@@ -55,6 +55,10 @@ class MockKafka:
         """Answer as if there were no such topic."""
         self._lib.rd_kafka_mock_topic_set_error(self._cluster, name.encode(), _UNKNOWN_TOPIC)
 
+    def appear(self, name: str) -> None:
+        """Let a topic that vanished be there again."""
+        self._lib.rd_kafka_mock_topic_set_error(self._cluster, name.encode(), 0)
+
     def down(self) -> None:
         assert self._lib.rd_kafka_mock_broker_set_down(self._cluster, 1) == 0
 

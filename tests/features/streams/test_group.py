@@ -1,46 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
 import pytest
 
-from headway.core.clock import SystemClock
-from headway.core.control import RedisControlStore
 from headway.core.errors import Unavailable
 from headway.features.committer import Batch
 from headway.features.definitions import EventSource
 from headway.features.ingest import Appender
 from headway.features.lake import Location, TableSpec
 from headway.features.streams.drivers.redis import RedisStream
-from headway.features.streams.group import NAMESPACE, PartitionGroup, start
+from headway.features.streams.group import NAMESPACE, PartitionGroup, actor_name, running, start
 from headway.features.streams.parts import Parts
-from tests.features.streams.world import TOPIC, World, message, payments
+from tests.features.oracle import SOURCE
+from tests.features.streams.world import TOPIC, VIEW, durable_parts, durable_world, message, payments, until
 from tests.features.valkey import Valkey
-
-
-@pytest.fixture
-def server() -> Iterator[Valkey]:
-    folder = Path(tempfile.mkdtemp(prefix="v"))
-    server = Valkey(folder, "--appendonly", "yes", "--appendfsync", "always")
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder)
-
-
-def world(url: str, lake: Location) -> World:
-    return World(url, lake, SystemClock(), RedisStream(url), RedisControlStore(url), segment_age=200_000)
-
-
-def parts(url: str, lake: Location) -> Parts:
-    return world(url, lake).parts
 
 
 class OneAtATime:
@@ -54,25 +30,18 @@ class OneAtATime:
             return self._committer.append(table, data, batch_id)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_a_group_goes_on_after_its_server_was_away(server: Valkey, lake: Location) -> None:
-    stream = RedisStream(server.url)
+def test_a_group_goes_on_after_its_server_was_away(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=2)
     stream.publish(topic, [message(event) for event in payments(0, 30)])
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     group = PartitionGroup(lambda: seen.parts, [0, 1])
     until(lambda: sum(status.progress.rows for status in group.status()) == 30)
-    server.kill()
+    durable.kill()
     until(lambda: {status.state for status in group.status()} == {"waiting"})
     assert all(status.failing_since and status.error for status in group.status())
-    server.start()
-    stream = RedisStream(server.url)
+    durable.start()
+    stream = RedisStream(durable.url)
     stream.publish(topic, [message(event) for event in payments(30, 30)])
     until(lambda: sum(status.progress.rows for status in group.status()) == 60)
     until(lambda: [(status.state, status.lag) for status in group.status()] == [("running", 0)] * 2)
@@ -80,10 +49,10 @@ def test_a_group_goes_on_after_its_server_was_away(server: Valkey, lake: Locatio
     assert seen.in_lake() == seen.online_ids() == list(range(60))
 
 
-def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(server: Valkey, lake: Location) -> None:
-    stream = RedisStream(server.url)
+def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=1)
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     shared = dataclasses.replace(seen.parts, committer=OneAtATime(seen.parts.committer))
     old = PartitionGroup(lambda: shared, [0])
     until(lambda: bool(old.status()))
@@ -97,7 +66,37 @@ def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(s
     assert seen.checkpoint().rows == 30
 
 
-def test_a_group_that_cannot_begin_says_why(server: Valkey, lake: Location) -> None:
+def test_what_a_group_is_asked_for_happens_between_two_turns(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
+    topic = stream.create(TOPIC, partitions=2)
+    seen = durable_world(durable.url, lake)
+    group = PartitionGroup(lambda: seen.parts, [0, 1])
+    stream.publish(topic, [message(event) for event in payments(0, 30)])
+    until(lambda: sum(status.progress.rows for status in group.status()) == 30)
+    added = dataclasses.replace(VIEW, name="added")
+    group.feed(SOURCE, (VIEW, added))
+    until(lambda: seen.online_ids(added) == list(range(30)))
+    assert group.skip() == 0
+    group.stop()
+    with pytest.raises(Unavailable, match="does not take it up"):
+        group.skip()
+
+
+def test_a_gap_is_skipped_by_the_group(durable: Valkey, lake: Location) -> None:
+    stream = RedisStream(durable.url)
+    topic = stream.create(TOPIC, partitions=1)
+    stream.publish(topic, [message(event) for event in payments(0, 30)])
+    stream.release(topic, 0, 7)
+    seen = durable_world(durable.url, lake)
+    group = PartitionGroup(lambda: seen.parts, [0])
+    until(lambda: any("were dropped" in status.error for status in group.status()))
+    assert group.skip() == 7
+    until(lambda: sum(status.progress.rows for status in group.status()) == 23)
+    group.stop()
+    assert seen.in_lake() == list(range(7, 30))
+
+
+def test_a_group_that_cannot_begin_says_why(durable: Valkey, lake: Location) -> None:
     def build() -> Parts:
         raise Unavailable("no lake today", retry_after_s=1.0)
 
@@ -109,20 +108,22 @@ def test_a_group_that_cannot_begin_says_why(server: Valkey, lake: Location) -> N
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_killed_actor_is_restarted_and_goes_on(server: Valkey, lake: Location) -> None:
+def test_a_killed_actor_is_restarted_and_goes_on(durable: Valkey, lake: Location) -> None:
     import ray
 
-    stream = RedisStream(server.url)
+    stream = RedisStream(durable.url)
     topic = stream.create(TOPIC, partitions=2)
-    build = partial(parts, server.url, lake)
+    build = partial(durable_parts, durable.url, lake)
     (actor,) = start(TOPIC, build, 2)
     try:
         for first in (0, 30):
             stream.publish(topic, [message(event) for event in payments(first, 30)])
             until(lambda: sum(status.progress.rows for status in ray.get(actor.status.remote())) >= first + 30)  # noqa: B023
             ray.kill(actor, no_restart=False)
-        assert ray.get_actor(f"headway-stream-{TOPIC}-0", namespace=NAMESPACE) == start(TOPIC, build, 2)[0]
+        assert ray.get_actor(actor_name(TOPIC, 0), namespace=NAMESPACE) == start(TOPIC, build, 2)[0]
+        assert running(TOPIC) == [actor]
+        assert running("nobody") == []
     finally:
         ray.kill(actor)
-    seen = world(server.url, lake)
+    seen = durable_world(durable.url, lake)
     assert seen.in_lake() == seen.online_ids() == list(range(60))

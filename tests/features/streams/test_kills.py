@@ -21,6 +21,7 @@ from headway.features.streams.drivers import open_stream
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.port import EventStream
 from headway.features.windows.codec import prefix, unpack
+from tests.faults.scorecard import Record, record
 from tests.features.oracle import Event
 from tests.features.streams import victim
 from tests.features.streams.kafka import MockKafka
@@ -78,7 +79,9 @@ class Producer:
 
 
 @pytest.mark.soak
-def test_kills_at_random_lose_nothing_and_count_nothing_twice(server: Valkey, stream_url: str, lake: Location) -> None:
+def test_kills_at_random_lose_nothing_and_count_nothing_twice(
+    server: Valkey, stream_url: str, lake: Location, record_property: Record, request: pytest.FixtureRequest
+) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.features.streams.victim", "pyiceberg.catalog.sql", "pyiceberg.io.pyarrow"])
     draw, kills = random.Random(11), 0
@@ -104,6 +107,7 @@ def test_kills_at_random_lose_nothing_and_count_nothing_twice(server: Valkey, st
             kills += 1
     finally:
         producer.stop()
+    began = time.monotonic()
     world = World(server.url, lake, SystemClock(), stream, control, segment_rows=5_000)
     assert all(world.checkpoint(partition).rows > 0 for partition in range(PARTITIONS))
     for partition in range(PARTITIONS):
@@ -113,6 +117,7 @@ def test_kills_at_random_lose_nothing_and_count_nothing_twice(server: Valkey, st
             processor.step(1.0)
         processor.flush()
         processor.close()
+    seconds = time.monotonic() - began
     assert len(producer.sent) > 2_000
     sent = Counter(event.id for event in producer.sent)
     assert Counter(world.in_lake()) == sent
@@ -126,3 +131,9 @@ def test_kills_at_random_lose_nothing_and_count_nothing_twice(server: Valkey, st
     checkpoints = [world.checkpoint(partition) for partition in range(PARTITIONS)]
     assert sum(at.rows for at in checkpoints) == len(producer.sent)
     assert sum(at.dead for at in checkpoints) == producer.poison
+    record(
+        record_property, area="streams", fault=f"kills under load, {request.node.callspec.params['stream_url']}",
+        sent=len(producer.sent), unit="events", lost=(sent - Counter(world.in_lake())).total(),
+        twice=(Counter(world.in_lake()) - sent).total(), seconds=seconds,
+        done=f"{kills} at random while a producer repeats itself and sends {producer.poison} messages of poison",
+    )  # fmt: skip

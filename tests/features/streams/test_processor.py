@@ -72,6 +72,31 @@ def test_events_are_readable_at_once_and_in_the_lake_with_the_segment(
     assert done.resource == f"{SOURCE.table}#{TOPIC}@{topic.identity[:12]}:0:0-29"
 
 
+def test_a_micro_batch_grows_while_more_messages_wait(make: Make, stream: RedisStream, topic: Topic) -> None:
+    stream.publish(topic, [message(event) for event in payments(0, 120)])
+    processor = make(batch_rows=5, catch_up_rows=40).processor()
+    assert [processor.step() for _ in range(6)] == [5, 10, 20, 40, 40, 5]
+    stream.publish(topic, [message(event) for event in payments(120, 20)])
+    assert [processor.step() for _ in range(3)] == [5, 10, 5]
+
+
+def test_a_segment_that_is_due_may_wait_for_its_turn(
+    make: Make, stream: RedisStream, topic: Topic, clock: ManualClock
+) -> None:
+    world = make()
+    processor = world.processor()
+    stream.publish(topic, [message(event) for event in payments(0, 3)])
+    processor.step()
+    clock.advance(11 * SECOND)
+    assert (processor.due or 0) < clock.now()
+    stream.publish(topic, [message(event) for event in payments(3, 3)])
+    assert processor.step(settle=False) == 3
+    assert world.online_ids() == list(range(6))
+    assert world.checkpoint().offset == 0
+    processor.step()
+    assert (world.checkpoint().offset, processor.due) == (6, None)
+
+
 def test_a_segment_is_bounded_by_rows_and_bytes(make: Make, stream: RedisStream, topic: Topic) -> None:
     stream.publish(topic, [message(event) for event in payments(0, 40)])
     processor = make(batch_rows=5, segment_rows=12).processor()
@@ -312,6 +337,28 @@ def test_messages_dropped_unread_stop_it_until_somebody_skips_them(
     assert world.checkpoint().lost == 4
 
 
+def test_a_recorded_segment_that_the_stream_dropped_can_be_skipped(
+    make: Make, stream: RedisStream, topic: Topic
+) -> None:
+    world = make()
+    processor = world.processor()
+    stream.publish(topic, [message(event) for event in payments(0, 10)])
+    drain(processor)
+    killer = Killer(world, at=0, after=True)
+    with pytest.raises(Killed):
+        processor.flush()
+    killer.rest()
+    stream.release(topic, 0, 4)
+    successor = world.processor()
+    with pytest.raises(RetentionGap):
+        successor.step()
+    assert successor.skip_gap() == 4
+    drain(successor)
+    successor.flush()
+    assert world.in_lake() == list(range(4, 10))
+    assert (world.checkpoint().lost, world.checkpoint().rows) == (4, 6)
+
+
 def test_a_topic_made_anew_is_read_from_its_beginning(make: Make, stream: RedisStream, topic: Topic) -> None:
     world = make()
     processor = world.processor()
@@ -373,6 +420,54 @@ def test_an_online_store_that_lost_its_state_is_filled_from_the_lake_before_its_
     with pytest.raises(Unavailable, match="lost events"):
         alone.step()
     assert world.online.watermark(VIEW) == 0
+
+
+def test_a_version_that_is_added_gets_what_the_lake_has_and_what_is_pending_and_is_complete_only_then(
+    make: Make, stream: RedisStream, clock: ManualClock
+) -> None:
+    topic = stream.create(TOPIC, partitions=2)
+    world = make(segment_rows=5, batch_rows=10)
+    added = dataclasses.replace(VIEW, name="added")
+    processors = [world.processor(partition) for partition in range(2)]
+    sent = 0
+    for processor in processors:
+        stream.publish(topic, [message(event) for event in payments(sent, 30)])
+        sent += 30
+        for other in processors:
+            drain(other)
+        if processor is processors[0]:
+            processor.feed(SOURCE, (VIEW, added))
+            drain(processor)
+            clock.advance(SECOND)
+            processor.step()
+            complete = world.online.watermark(added)
+            assert complete < clock.now() - SECOND, "the other partition feeds it not yet"
+    assert world.online_ids(VIEW) == list(range(60))
+    assert world.online_ids(added) != list(range(60))
+    world.parts = dataclasses.replace(world.parts, views=(VIEW, added))
+    processors[1].feed(SOURCE, (VIEW, added))
+    for processor in processors:
+        processor.step()
+    assert world.online_ids(added) == world.online_ids(VIEW) == list(range(60))
+    assert world.online.watermark(added) == clock.now()
+    processors[0].feed(SOURCE, (added,))
+    stream.publish(topic, [message(event) for event in payments(60, 10)])
+    for processor in processors:
+        drain(processor)
+        processor.flush()
+    assert world.online_ids(added) == world.in_lake() == list(range(70))
+    assert len(world.online_ids(VIEW)) < 70, "one partition feeds it no more"
+
+
+def test_a_column_that_is_added_is_known_from_then_on(make: Make, stream: RedisStream, topic: Topic) -> None:
+    processor = make().processor()
+    stream.publish(topic, [message(payments(0, 1)[0], color="red")])
+    drain(processor)
+    assert list(processor.progress.unknown) == ["color"]
+    processor.feed(dataclasses.replace(SOURCE, columns={**SOURCE.columns, "color": "string"}), (VIEW,))
+    stream.publish(topic, [message(payments(1, 1)[0], color="red")])
+    drain(processor)
+    assert not processor.progress.unknown
 
 
 def test_who_may_not_ingest_writes_nothing(make: Make, stream: RedisStream, topic: Topic) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.clock import Clock
-from headway.core.control import ControlStore
+from headway.core.clock import Clock, SystemClock
+from headway.core.control import ControlStore, RedisControlStore
 from headway.core.types import Principal
 from headway.features.committer import Committer
 from headway.features.definitions import View, WindowView
@@ -23,6 +24,7 @@ from headway.features.reader import LakeReader
 from headway.features.recompute import rows_of
 from headway.features.streams.checkpoint import Checkpoint, read
 from headway.features.streams.dead_letters import DEAD_LETTERS
+from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.parts import Parts
 from headway.features.streams.port import EventStream
 from headway.features.streams.processor import PartitionProcessor
@@ -60,6 +62,7 @@ class World:
         self, url: str, lake: Location, clock: Clock, stream: EventStream, control: ControlStore,
         views: Sequence[View] = (VIEW,), **limits: int,
     ) -> None:  # fmt: skip
+        limits = {name: limits["batch_rows"] for name in ("catch_up_rows",) if "batch_rows" in limits} | limits
         self.refills = 0
         self.audit = MemoryAudit(clock)
         self.reader = LakeReader(lake, self.audit, clock)
@@ -95,3 +98,21 @@ class World:
 
     def _history(self, view: WindowView, keys: npt.NDArray[np.generic]) -> pa.Table:
         return rows_of(view, keys, self.reader, principal("data:read"))
+
+
+def durable_world(url: str, lake: Location) -> World:
+    """Return a world all of whose parts but the lake are on one server, with small segments."""
+    return World(url, lake, SystemClock(), RedisStream(url), RedisControlStore(url), segment_age=200_000)
+
+
+def durable_parts(url: str, lake: Location) -> Parts:
+    """Return its parts, for another process."""
+    return durable_world(url, lake).parts
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, but not for ever."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -22,10 +22,12 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Stop every process of the platform; data, keys and logs stay."""
         from headway.cli.output import say
+        from headway.cluster import streams
         from headway.cluster.local import lifecycle
 
         settings = wanted_settings_of(context)
         with progress(json_output) as drawn:
+            streams.settle(settings, drawn)
             stopped = lifecycle.down(settings, drawn, force=force)
 
         def human(_: object) -> None:

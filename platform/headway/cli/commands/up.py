@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def up(context: typer.Context, json_output: JsonFlag = False) -> None:
-        """Start the local platform: Ray with Serve, two Redis servers, MLflow, an identity provider."""
+        """Start the local platform: Ray with Serve, three Redis servers, MLflow, an identity provider."""
         import time
 
         from headway.cli.output import say

@@ -32,8 +32,9 @@ def draw(report: Report, lines: tuple[str, ...], console: Console | None = None)
         for clause in entry.clauses:
             if clause.note:
                 console.print(f"  {clause.clause}: {clause.note}", markup=False, style="dim", soft_wrap=True)
-        for name, value in (entry.drift or {}).items():
-            console.print(f"  drift · {name}: {value}", markup=False, soft_wrap=True)
+        for scene, facts in (("velocity", entry.velocity), ("drift", entry.drift)):
+            for name, value in (facts or {}).items():
+                console.print(f"  {scene} · {name}: {value}", markup=False, soft_wrap=True)
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

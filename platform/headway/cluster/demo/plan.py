@@ -63,8 +63,9 @@ def chunks(
 
 
 def request_bodies(service: FeatureService, requests: pa.Table) -> list[dict[str, Any]]:
-    """Return one `/v1/decisions` body per row: keys, request columns and `as_of`."""
-    names = [*service.keys, *(name for name in service.request if name not in service.keys)]
+    """Return one `/v1/decisions` body per row: keys, request columns, the event's id and `as_of`."""
+    own = [service.event_id] if service.event_id in requests.column_names else []
+    names = [*dict.fromkeys([*service.keys, *service.request, *own])]
     rows = requests.select(names).to_pylist()
     moments = _column(requests, EVENT_TIME)
     return [{"rows": [row], "as_of": format_time(int(moment))} for row, moment in zip(rows, moments, strict=True)]

@@ -1,4 +1,4 @@
-"""From nothing to a live use case: signed contract, history in lake and online store, trained champion, replicas.
+"""From nothing to a live use case: signed contract, history in lake and online store, streams, champion, replicas.
 
 Each step is skipped where what it would make is there already and still valid, so that a second run is quick.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from headway.cluster import streams
 from headway.cluster.compose import CONTRACT, Installation
+from headway.cluster.demo.live import drain
 from headway.cluster.demo.plan import live_range
 from headway.cluster.deploy import deploy
 from headway.cluster.history import batch_name, ingest_tables, known_before
@@ -40,11 +42,9 @@ class Prepared:
 
     history: History
     tables: Mapping[str, pa.Table]
-    batch: str
     start: int
     """First live time, UTC microseconds."""
     person: Principal
-    ingester: Principal
     statement: ModelStatement
     url: str
 
@@ -53,15 +53,15 @@ def prepare(at: Installation, use_case: str, *, seed: int, person: Principal, pr
     """Bring the use case to the start of its live range."""
     history = at.history(use_case)
     start, _ = live_range(history)
-    ingester = at.workload(
-        "headway-ingest", [f"ingest:{source.name}" for source in history.sources], "platform_operations"
-    )
+    names = [source.name for source in history.sources]
+    ingester = at.workload("headway-ingest", [f"ingest:{name}" for name in names], "platform_operations")
     with progress.stage(f"{use_case}: sign contract") as stage:
         stage.note(sign(at, use_case, person))
     with progress.stage(f"{use_case}: {'simulate' if history.simulated else 'read'} history") as stage:
         load = history.drifted or history.load
         tables = load(seed)
         stage.note(", ".join(f"{table.num_rows:,} {name}" for name, table in tables.items()))
+    drain(at, history, person, progress)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="features") as pool:
         rewind(at, use_case)
         applied = pool.submit(_apply, at, use_case, person, progress)
@@ -71,7 +71,9 @@ def prepare(at: Installation, use_case: str, *, seed: int, person: Principal, pr
             rows = ingest_tables(at, history, past, batch=batch, watermark=start, principal=ingester)
             stage.note(f"{rows:,} rows known before the live range")
         applied.result()
-    ref = _champion(at, use_case, start, seed=seed, person=person, progress=progress)
+        streaming = pool.submit(streams.run, at, person, progress, names)
+        ref = _champion(at, use_case, start, seed=seed, person=person, progress=progress)
+        streaming.result()
     make_champion(at, use_case, ref, person, "demo: start of the live range")
     deployed = deploy(at, use_case, person, progress)
     with progress.stage(f"{use_case}: watch"):
@@ -79,10 +81,8 @@ def prepare(at: Installation, use_case: str, *, seed: int, person: Principal, pr
     return Prepared(
         history=history,
         tables=tables,
-        batch=batch,
         start=start,
         person=person,
-        ingester=ingester,
         statement=_verified(at, use_case, ref),
         url=deployed.url,
     )

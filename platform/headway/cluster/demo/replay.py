@@ -1,4 +1,4 @@
-"""Replays a stretch of a history as live traffic: events into the feature store, decisions over HTTP, then outcomes."""
+"""Replays a stretch of a history as live traffic: events into their streams, decisions over HTTP, then outcomes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from headway.cluster.applications import base_url
 from headway.cluster.compose import Installation
+from headway.cluster.demo.live import publish
 from headway.cluster.demo.plan import Chunk, due_outcomes, request_bodies
 from headway.cluster.demo.traffic import TrafficClient, TrafficResult, send
-from headway.cluster.deploy import base_url
-from headway.cluster.history import ingest_tables
 from headway.cluster.tokens import TokenSource
-from headway.core import ray_session
 from headway.core.progress import Stage
-from headway.core.settings import Settings
-from headway.core.types import Principal
 from headway.features.history import History
 
 _OUTCOMES_PER_POST = 500
@@ -62,16 +59,12 @@ def traffic_process() -> ProcessPoolExecutor:
 
 
 class Replayer:
-    """Sends one use case's chunks; events of the next chunk are ingested while a chunk's requests are sent."""
+    """Sends one use case's chunks; events of the next chunk are published while a chunk's requests are sent."""
 
-    def __init__(
-        self, at: Installation, history: History, tables: Mapping[str, pa.Table], *, batch: str, ingester: Principal
-    ) -> None:
+    def __init__(self, at: Installation, history: History, tables: Mapping[str, pa.Table]) -> None:
         self._at = at
         self._history = history
         self._tables = tables
-        self._batch = batch
-        self._ingester = ingester
         use_case = history.use_case
         scopes = [f"{verb}:{use_case}" for verb in ("decide", "outcomes", "replay")]
         purpose = at.contract(use_case).contract.privacy.purposes[0]
@@ -85,20 +78,10 @@ class Replayer:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(pool, send, self._url, self._token(), "/v1/decisions", bodies, rate)
 
-    def ingest(self, chunk: Chunk) -> None:
-        """Bring a chunk's events into the lake and the online store, in a process that yields to those that serve."""
-        import ray
-
-        if not chunk.events:
-            return
-        ray_session.connect(self._at.settings)
-        task = ray.remote(_ingest).options(num_cpus=0)
-        batch = f"{self._batch}-{chunk.until}"
-        ray.get(
-            task.remote(
-                self._at.settings, self._history.use_case, dict(chunk.events), batch, chunk.until, self._ingester
-            )
-        )
+    def publish(self, chunk: Chunk) -> None:
+        """Publish a chunk's events to their streams and wait until they are readable."""
+        if chunk.events:
+            publish(self._at, self._history, chunk.events)
 
     def run(self, chunks: Iterable[Chunk], rate: float, stage: Stage, into: Replayed) -> None:
         """Replay the chunks at `rate` requests per second."""
@@ -108,13 +91,16 @@ class Replayer:
         total = sum(chunk.requests.num_rows for chunk in chunks)
         loop = asyncio.get_running_loop()
         sent = 0
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ingest") as ingesting, traffic_process() as sending:
-            pending = [loop.run_in_executor(ingesting, self.ingest, chunk) for chunk in chunks[:1]]
+        with (
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish") as publishing,
+            traffic_process() as sending,
+        ):
+            pending = [loop.run_in_executor(publishing, self.publish, chunk) for chunk in chunks[:1]]
             async with TrafficClient(self._url, self._token) as client:
                 for index, chunk in enumerate(chunks):
                     await pending[index]
                     if index + 1 < len(chunks):
-                        pending.append(loop.run_in_executor(ingesting, self.ingest, chunks[index + 1]))
+                        pending.append(loop.run_in_executor(publishing, self.publish, chunks[index + 1]))
                     result = await self.send(sending, chunk.requests, rate)
                     into.take(chunk.requests[self._history.requests.id].to_pylist(), result)
                     into.until = chunk.until
@@ -132,11 +118,3 @@ class Replayer:
                 into.traffic.errors.append(f"outcomes: {answer} of {len(part)}")
             self._posted.update(item["decision_id"] for item in part)
             into.labels.update({item["decision_id"]: int(item["label"]) for item in part})
-
-
-def _ingest(
-    settings: Settings, use_case: str, events: dict[str, pa.Table], batch: str, until: int, ingester: Principal
-) -> None:
-    ray_session.run_in_background()
-    at = Installation(settings, writer="demo-ingest")
-    ingest_tables(at, at.history(use_case), events, batch=batch, watermark=until, principal=ingester)

@@ -90,10 +90,11 @@ def _section(name: str, entry: UseCaseReport) -> str:
     )
     stages = "".join(f"<tr><td>{html.escape(s.name)}</td><td>{s.seconds:.1f} s</td></tr>" for s in entry.stages)
     drift = f"<h3>Drift story</h3>{_facts(entry.drift)}" if entry.drift else ""
+    burst = f"<h3>A card's velocity</h3>{_facts(entry.velocity)}" if entry.velocity else ""
     return (
         f"<h2>{html.escape(name)}</h2><table><tr><th>clause<th>target<th>measured<th>verdict<th>n<th></tr>{rows}</table>"
         f"<h3>Latency of {entry.requests:,} requests</h3>{_histogram(entry.latency_histogram)}"
-        f"<h3>Model</h3>{_facts(entry.model)}{drift}<h3>Stages</h3><table>{stages}</table>"
+        f"<h3>Model</h3>{_facts(entry.model)}{burst}{drift}<h3>Stages</h3><table>{stages}</table>"
     )
 
 

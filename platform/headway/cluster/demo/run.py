@@ -95,7 +95,8 @@ def _one(
     ready = prepare(at, use_case, seed=seed, person=person, progress=timed)
     wants_drift = ready.history.drifted is not None and (stories is None or "drift" in stories)
     shown = core(at, ready, timed, limit=requests) if stories is None or "core" in stories else None
-    changed = drift(at, ready, timed) if wants_drift else None
+    since = shown.replayed.until if shown else ready.start
+    changed = drift(at, ready, timed, since=since) if wants_drift else None
     latency, histogram = latency_summary(shown.observed.latencies_ms if shown else [])
     entry = UseCaseReport(
         clauses=tuple(shown.clauses) if shown else (),
@@ -107,6 +108,7 @@ def _one(
         mismatches=shown.consistency.mismatches if shown else 0,
         model=_model(ready),
         latency_histogram=histogram,
+        velocity=shown.observed.velocity.facts if shown and shown.observed.velocity else None,
         drift=changed.facts if changed else None,
     )
     good = (shown is None or shown.sound) and (changed is None or changed.passed)

@@ -5,15 +5,57 @@ A verdict is "not shown" where the run could not show it: too few requests, or a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
+from headway.cluster.demo.velocity import PAUSE_S, Velocity, grew
 from headway.governance.contract import Contract
 from headway.governance.report import ClauseResult
 
 Verdict = Literal["pass", "miss", "not shown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What decisions before and after a burst of events saw of it."""
+
+    view: str
+    burst: int
+    counts: Mapping[str, tuple[float, float]]
+    """Count → its value before and after; empty where a decision is not in the log."""
+    readable_ms: float | None
+    pause_s: float
+
+    @classmethod
+    def of(cls, scene: Velocity, log: pa.Table) -> Seen:
+        """Return what a scene showed by the decision log."""
+        return cls(
+            view=scene.view,
+            burst=scene.burst,
+            counts=grew(scene, log),
+            readable_ms=scene.readable_ms,
+            pause_s=scene.pause_s,
+        )
+
+    @property
+    def exact(self) -> bool:
+        """Whether every count grew by the burst, no more and no less."""
+        return bool(self.counts) and all(after - before == self.burst for before, after in self.counts.values())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the report keeps."""
+        return {
+            "events": self.burst,
+            "readable after (ms)": None if self.readable_ms is None else round(self.readable_ms, 1),
+            "decided again after (s)": round(self.pause_s, 3),
+            **{name: f"{before:g} → {after:g}" for name, (before, after) in self.counts.items()},
+            "seen": self.exact,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +76,8 @@ class Observed:
     """Decisions found in the lake's decision log."""
     mismatches: int
     replayed_reads: int
+    velocity: Seen | None = None
+    """The velocity scene; None: no view of the use case counts what is decided."""
 
 
 def judge(contract: Contract, seen: Observed) -> list[ClauseResult]:
@@ -62,6 +106,23 @@ def judge(contract: Contract, seen: Observed) -> list[ClauseResult]:
             verdict="not shown" if not seen.replayed_reads else "miss" if seen.mismatches else "pass",
             n=seen.replayed_reads,
         ),
+        *_velocity(seen.velocity),
+    ]
+
+
+def _velocity(seen: Seen | None) -> list[ClauseResult]:
+    if seen is None:
+        return []
+    return [
+        ClauseResult(
+            clause=f"velocity.{seen.view}",
+            target=f"{seen.burst} events count {PAUSE_S:g} s later",
+            measured=seen.readable_ms,
+            unit="ms until readable",
+            verdict="pass" if seen.exact else "miss",
+            n=seen.burst,
+            note=", ".join(f"{name} {before:g} → {after:g}" for name, (before, after) in seen.counts.items()),
+        )
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headway.cluster import streams
 from headway.cluster.compose import Installation
 from headway.cluster.demo.plan import chunks, live_range
 from headway.cluster.demo.prepare import Prepared, serving_version
 from headway.cluster.demo.replay import Replayed, Replayer, traffic_process
-from headway.cluster.demo.scoreboard import Observed, judge
+from headway.cluster.demo.scoreboard import Observed, Seen, judge
+from headway.cluster.demo.velocity import Velocity, velocity
 from headway.core.errors import NotFound
 from headway.core.progress import Progress
 from headway.core.times import DAY, EVENT_TIME, format_time, parse_time
@@ -46,16 +49,17 @@ class CoreResult:
 
     @property
     def sound(self) -> bool:
-        """Whether all requests were answered, all answers logged, and all online reads equal the offline ones."""
+        """Whether all requests were answered and logged, with what the lake says, and the last knew of the burst."""
         seen = self.observed
-        return not seen.failures and not seen.mismatches and seen.logged == len(seen.latencies_ms)
+        told = seen.velocity is None or seen.velocity.exact
+        return not seen.failures and not seen.mismatches and seen.logged == len(seen.latencies_ms) and told
 
 
 def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = REQUESTS) -> CoreResult:
     """Replay the live range up to the drift, and judge what was seen."""
     use_case, history = ready.history.use_case, ready.history
     start, end = live_range(history)
-    replayer = Replayer(at, history, ready.tables, batch=ready.batch, ingester=ready.ingester)
+    replayer = Replayer(at, history, ready.tables)
     replayed = Replayed()
     rate = _rate(at, use_case)
     with progress.stage(f"{use_case}: live") as stage:
@@ -64,12 +68,18 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
         replayer.run(plan, rate, stage, replayed)
         worst = np.percentile(replayed.traffic.latencies_ms, 99)
         stage.note(f"{len(replayed.served):,} decisions at {rate:.0f}/s, p99 {worst:.1f} ms")
+    with progress.stage(f"{use_case}: velocity") as stage:
+        scene = velocity(at, ready, replayed.until)
+        stage.note(_told(scene))
     with progress.stage(f"{use_case}: decision log") as stage:
-        log = _decision_log(at, use_case, replayed)
+        streams.flush(at, [source.name for source in history.sources])
+        more = () if scene is None else scene.decisions
+        everything = _decision_log(at, use_case, [*replayed.served.values(), *more])
+        log = everything.filter(pc.invert(pc.is_in(everything["decision_id"], value_set=pa.array(more, pa.string()))))
         stage.note(f"{log.num_rows:,} decisions in the lake")
     with progress.stage(f"{use_case}: consistency") as stage:
         auditor = at.workload("headway-consistency", ["data:read"], "monitoring")
-        report = check(at.service(use_case), log, at.reader, auditor, auditor.purpose)
+        report = check(at.service(use_case), everything, at.reader, auditor, auditor.purpose)
         stage.note(f"{report.reads:,} online reads recomputed offline, {report.mismatches} mismatches")
     labelled = log.filter(pc.is_in(log["decision_id"], value_set=pa.array(list(replayed.labels))))
     labels = np.array([replayed.labels[key] for key in labelled["decision_id"].to_pylist()], dtype=np.int64)
@@ -84,6 +94,7 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
         logged=log.num_rows,
         mismatches=report.mismatches,
         replayed_reads=report.reads,
+        velocity=None if scene is None else Seen.of(scene, everything),
     )
     return CoreResult(
         replayed=replayed,
@@ -104,10 +115,17 @@ def _pieces(at: Installation, use_case: str, span: int) -> int:
     return max(10, -(-3 * span // SLACK)) if bounded else 10
 
 
-def _decision_log(at: Installation, use_case: str, replayed: Replayed) -> pa.Table:
-    """Return this replay's decisions from the lake, waiting until replicas have handed their spools over."""
+def _told(scene: Velocity | None) -> str:
+    if scene is None:
+        return "no view counts what is decided"
+    delay = "not readable" if scene.readable_ms is None else f"readable after {scene.readable_ms:.0f} ms"
+    return f"{scene.burst} events of a card that nobody knew: {delay}"
+
+
+def _decision_log(at: Installation, use_case: str, decisions: Sequence[str]) -> pa.Table:
+    """Return these decisions from the lake, waiting until replicas have handed their spools over."""
     reader = at.workload("headway-report", ["data:read"], "monitoring")
-    wanted = pa.array(list(replayed.served.values()))
+    wanted = pa.array(decisions)
     deadline = time.monotonic() + _SPOOL_S
     while True:
         try:
@@ -135,15 +153,19 @@ class DriftResult:
     passed: bool
 
 
-def drift(at: Installation, ready: Prepared, progress: Progress) -> DriftResult:
-    """Let the world change under live traffic: alarm, retraining, gates, new champion, and not one failed request."""
+def drift(at: Installation, ready: Prepared, progress: Progress, *, since: int) -> DriftResult:
+    """Let the world change under live traffic: alarm, retraining, gates, new champion, and not one failed request.
+
+    Events known before `since` (UTC microseconds) are in their streams already.
+    """
     use_case, history = ready.history.use_case, ready.history
     changed = parse_time(history.drift_from, field="drift_from")
-    replayer = Replayer(at, history, ready.tables, batch=ready.batch, ingester=ready.ingester)
+    replayer = Replayer(at, history, ready.tables)
     before = serving_version(at, use_case)
-    with progress.stage(f"{use_case}: catch up"):
-        for chunk in chunks(history, ready.tables, start=ready.start, until=changed, limit=1, pieces=1):
-            replayer.ingest(chunk)
+    if since < changed:
+        with progress.stage(f"{use_case}: catch up"):
+            for chunk in chunks(history, ready.tables, start=since, until=changed, limit=1, pieces=1):
+                replayer.publish(chunk)
     replayed = Replayed()
     begin = time.monotonic()
     alarms = len(read_state(at.control, use_case).alarms)

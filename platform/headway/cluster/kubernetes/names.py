@@ -34,7 +34,7 @@ class Names:
 
     @property
     def secrets(self) -> str:
-        """Secret that the installation provides: redis-features-url, redis-control-url, gcs-redis-password."""
+        """Secret of the installation: redis-features-url, redis-control-url, stream-url, gcs-redis-password."""
         return f"{self.service}-secrets"
 
     @property

@@ -164,7 +164,11 @@ def _template(names: Names, cluster: Cluster, *, component: str, account: str, r
     }
 
 
-SECRETS = {"HEADWAY_REDIS_FEATURES_URL": "redis-features-url", "HEADWAY_REDIS_CONTROL_URL": "redis-control-url"}
+SECRETS = {
+    "HEADWAY_REDIS_FEATURES_URL": "redis-features-url",
+    "HEADWAY_REDIS_CONTROL_URL": "redis-control-url",
+    "HEADWAY_STREAM_URL": "stream-url",
+}
 """Environment variable → key of the secret: these addresses carry passwords."""
 
 

@@ -12,7 +12,7 @@ from headway.cluster.kubernetes.network import network_policies
 from headway.cluster.kubernetes.node_groups import Cluster, load_cluster
 from headway.cluster.kubernetes.pods import HOME, PROJECT
 from headway.cluster.kubernetes.ray_service import ray_service
-from headway.cluster.serve_config import min_replicas, serve_config
+from headway.cluster.serve_config import events_config, min_replicas, serve_config
 from headway.core.project import Project
 from headway.core.settings import Settings
 from headway.governance.contract import load_contract
@@ -30,15 +30,15 @@ def render(use_case: str, project: Project, settings: Settings, out: Path) -> li
     cluster = load_cluster(project.root)
     names = Names(use_case=use_case, namespace=cluster.namespace)
     replicas = min_replicas(contract)
+    config = serve_config(use_case, contract=contract)
+    config["applications"].append(events_config(replicas=replicas))
     files: dict[str, list[Manifest]] = {
         "service-accounts.yaml": [_account(names, name) for name in (names.head, names.worker)],
         "settings.yaml": [_settings(names, cluster, settings)],
         "network-policies.yaml": network_policies(names),
         "disruption-budget.yaml": [_disruption_budget(names, cluster.groups[0].name)],
         "pod-monitor.yaml": [_pod_monitor(names)],
-        "ray-service.yaml": [
-            ray_service(names, cluster, serve_config(use_case, contract=contract), min_workers=replicas)
-        ],
+        "ray-service.yaml": [ray_service(names, cluster, config, min_workers=replicas)],
     }
     files["kustomization.yaml"] = [
         {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": sorted(files)}

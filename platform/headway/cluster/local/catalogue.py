@@ -17,6 +17,7 @@ def services() -> tuple[Service, ...]:
         IssuerService(),
         RedisService(name="redis-features", durable=False),
         RedisService(name="redis-control", durable=True),
+        RedisService(name="redis-stream", durable=True),
     )
 
 

@@ -17,8 +17,8 @@ from headway.core.errors import Unavailable
 from headway.core.platform_state import PlatformState
 
 _OPENED, _CLOSED = "headway:opened", "headway:closed"
-_PROGRESS = ("headway:w:*", "headway:m:*")
-"""Watermarks, and how far views were materialised."""
+_PROGRESS = ("headway:w:*", "headway:m:*", "headway:p:*")
+"""Watermarks, how far views were materialised, and how far the partitions of streams were."""
 
 
 def opened(state: PlatformState) -> bool:

@@ -25,6 +25,7 @@ from headway.core.platform_state import BLOCK_SIZE, PORT_NAMES, state_path
 DEFAULTS = {
     "redis-features": 6390,
     "redis-control": 6391,
+    "redis-stream": 6392,
     "mlflow": 5000,
     "issuer": 8090,
     "http": 8000,

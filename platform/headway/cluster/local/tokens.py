@@ -48,7 +48,8 @@ def request_token(
 
 
 def person_scopes(settings: Settings) -> list[str]:
-    """Return what the owner of a development platform may do: every verb on every use case, and every sign-off."""
+    """Return what the owner of a development platform may do: all of every use case and source, and every sign-off."""
+    from headway.features.definitions import EventSource
     from headway.governance.contract import load_contract
 
     project = Project(settings.project)
@@ -57,4 +58,5 @@ def person_scopes(settings: Settings) -> list[str]:
         scopes |= {f"{verb}:{use_case}" for verb in _VERBS}
         contract = load_contract(project.app_folder(use_case) / "contract.yaml").contract
         scopes |= {f"contract:sign:{role}" for role in contract.signoff}
+    scopes |= {f"ingest:{source.name}" for source in project.collect("features", EventSource)}
     return sorted(scopes)

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headway.core.times import EVENT_TIME, KNOWN_TIME, format_duration
-from headway.features.arrow import ARROW_TYPES, conform, whole
+from headway.features.arrow import conform, whole
 from headway.features.definitions import EventSource
 from headway.features.quality.expectations import Expectation, Kind, Severity
+from headway.features.quality.rows import beyond, broken, flagged, late
 
-_INT64 = (-(2**63), 2**63 - 1)
 _SHOWN = 100
 Worst = tuple[int | None, str]
 
@@ -106,12 +106,11 @@ def _finding(expectation: Expectation, source: EventSource, events: pa.Table) ->
 
 def _values(expectation: Expectation, column: pa.Array, dtype: str) -> tuple[int, Worst]:
     if expectation.kind is Kind.NOT_NULL:
-        missing = _flags(pc.is_null(column, nan_is_null=True))
+        missing = broken(expectation, column, dtype)
         return int(missing.sum()), _first(missing, "missing")
     if expectation.kind is Kind.BETWEEN:
         return _outside(column, expectation.low, expectation.high, dtype)
-    known = pc.is_in(column, value_set=pa.array(expectation.values, ARROW_TYPES[dtype]))
-    strange = column.filter(pc.and_(pc.is_valid(column), pc.invert(known)))
+    strange = column.filter(pa.array(broken(expectation, column, dtype)))
     if not len(strange):
         return 0, (None, "")
     counts = strange.value_counts()
@@ -121,7 +120,7 @@ def _values(expectation: Expectation, column: pa.Array, dtype: str) -> tuple[int
 
 
 def _outside(column: pa.Array, low: float | None, high: float | None, dtype: str) -> tuple[int, Worst]:
-    below, above = _beyond(column, low, dtype, under=True), _beyond(column, high, dtype, under=False)
+    below, above = beyond(column, low, dtype, under=True), beyond(column, high, dtype, under=False)
     breaches = int((below | above).sum())
     if not breaches:
         return 0, (None, "")
@@ -135,27 +134,11 @@ def _outside(column: pa.Array, low: float | None, high: float | None, dtype: str
     return breaches, (row, _shown(value))
 
 
-def _beyond(column: pa.Array, bound: float | None, dtype: str, *, under: bool) -> npt.NDArray[np.bool_]:
-    """Return which values lie below (or above) a bound, compared in the column's own dtype."""
-    none = np.zeros(len(column), np.bool_)
-    if bound is None:
-        return none
-    compare = pc.less if under else pc.greater
-    if dtype == "int64":
-        limit = math.ceil(bound) if under else math.floor(bound)
-        if not _INT64[0] <= limit <= _INT64[1]:
-            beyond_all = limit > 0 if under else limit < 0
-            return _flags(pc.is_valid(column)) if beyond_all else none
-        return _flags(compare(column, pa.scalar(limit, pa.int64())))
-    wanted = float(np.float32(bound)) if dtype == "float32" else float(bound)
-    return _flags(compare(column, pa.scalar(wanted, ARROW_TYPES[dtype])))
-
-
 def _repeated(events: pa.Table, names: tuple[str, ...]) -> tuple[int, Worst]:
     keys = events.select(list(names))
     there = np.ones(events.num_rows, np.bool_)
     for name in names:
-        there &= _flags(pc.is_valid(whole(keys[name])))
+        there &= flagged(pc.is_valid(whole(keys[name])))
     rows = np.flatnonzero(there)
     labelled = keys.take(pa.array(rows)).append_column("", pa.array(rows))
     groups = labelled.group_by(list(names), use_threads=False).aggregate([("", "count"), ("", "min")])
@@ -167,23 +150,18 @@ def _repeated(events: pa.Table, names: tuple[str, ...]) -> tuple[int, Worst]:
     key = [groups[name][worst] for name in names]
     same = there
     for name, value in zip(names, key, strict=True):
-        same &= _flags(pc.equal(whole(keys[name]), value))
+        same &= flagged(pc.equal(whole(keys[name]), value))
     return repeats, (int(np.flatnonzero(same)[1]), ", ".join(_shown(value.as_py()) for value in key))
 
 
 def _late(events: pa.Table, within: int) -> tuple[int, Worst]:
-    happened, known = (np.asarray(whole(events[name]).to_numpy(), np.int64) for name in (EVENT_TIME, KNOWN_TIME))
-    latest = np.where(happened > _INT64[1] - within, _INT64[1], happened + within)
-    late = np.flatnonzero(known > latest)
-    if not len(late):
+    rows = np.flatnonzero(late(events, within))
+    if not len(rows):
         return 0, (None, "")
-    delays = known[late].view(np.uint64) - happened[late].view(np.uint64)  # exact: known is the later one
+    known, happened = (whole(events[name]).to_numpy()[rows].view(np.uint64) for name in (KNOWN_TIME, EVENT_TIME))
+    delays = known - happened  # exact: known is the later one
     worst = int(delays.argmax())
-    return len(late), (int(late[worst]), format_duration(int(delays[worst])))
-
-
-def _flags(found: pa.Array) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(found, fill_value=False).to_numpy(zero_copy_only=False), np.bool_)
+    return len(rows), (int(rows[worst]), format_duration(int(delays[worst])))
 
 
 def _first(flags: npt.NDArray[np.bool_], text: str) -> Worst:

@@ -2,11 +2,13 @@
 
 Pure: the same messages and the same horizon give the same rows, so that a batch can be made again after a crash. A
 message is a JSON object with the source's columns, but for those that are optional, and `event_time`; without
-`known_time` an event was known when the stream took it.
+`known_time` an event was known when the stream took it. A row that alone breaks what its source promises is refused
+too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +18,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, format_duration
 from headway.core.types import Int64
 from headway.features.aggregates import HASHED
 from headway.features.arrow import ARROW_TYPES, numbers
 from headway.features.definitions import EventSource, View, WindowView
+from headway.features.quality.rows import row_breaches
 from headway.features.streams.port import Message
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -36,6 +40,8 @@ _TYPES: dict[str, Any] = {
 }
 _FARTHEST = 999 * 365 * DAY
 _LARGEST = float(2**53)
+_REASON = 300
+_PLACE = re.compile(r"missing required field `(.*)`$| - at `\$\.([^`]*)`$")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -44,6 +50,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     message: Message
     reason: str
+    field: str = ""
+    """Column or time that is wrong; empty: the message as a whole."""
 
 
 @dataclass(kw_only=True)
@@ -95,7 +103,7 @@ class Decoder:
         """Return rows and dead letters; no event may lie further than the source's `max_ahead` after the horizon."""
         found: list[Any] = []
         places: list[int] = []
-        reasons: dict[int, str] = {}
+        reasons: dict[int, tuple[str, str]] = {}
         unknown: set[str] = set()
         decode = self._strict.decode
         for place, message in enumerate(messages):
@@ -106,57 +114,58 @@ class Decoder:
                     found.append(self._loose.decode(message.value))
                     unknown.update(self._fields.decode(message.value))
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                    reasons[place] = _first_line(error)
+                    reasons[place] = _told(error)
                     continue
             places.append(place)
         unknown -= {*self._names, EVENT_TIME, KNOWN_TIME}
         rows = self._table(found, [messages[place].published for place in places])
-        refused = self._refused(rows, horizon)
+        refused = self.refused(rows, horizon)
+        for promise, broken in row_breaches(self._source, rows):
+            for row in np.flatnonzero(broken).tolist():
+                refused.setdefault(row, (promise.columns[0], promise.name[:_REASON]))
         if refused:
             reasons |= {places[row]: reason for row, reason in refused.items()}
             kept = np.ones(rows.num_rows, np.bool_)
             kept[list(refused)] = False
             rows = rows.filter(pa.array(kept))
-        dead = [DeadLetter(message=messages[place], reason=reasons[place]) for place in sorted(reasons)]
+        dead = [
+            DeadLetter(message=messages[place], field=field, reason=reason)
+            for place, (field, reason) in sorted(reasons.items())
+        ]
         return Decoded(rows=rows, dead=dead, unknown=unknown)
 
     def _table(self, events: Sequence[Any], published: Sequence[int]) -> pa.Table:
+        given = list(zip(*map(msgspec.structs.astuple, events), strict=True)) or [()] * (len(self._names) + 2)
         columns = {}
-        for i, (name, dtype) in enumerate(self._source.columns.items()):
-            values = [getattr(event, f"c{i}") for event in events]
+        for (name, dtype), values in zip(self._source.columns.items(), given, strict=False):
             if dtype == "timestamp":
-                values = [None if value is None else _microseconds(value) for value in values]
+                columns[name] = _moments(values)
+                continue
             wide = pa.array(values, pa.float64() if dtype == "float32" else ARROW_TYPES[dtype])
             columns[name] = wide.cast(pa.float32(), safe=False) if dtype == "float32" else wide
-        columns[EVENT_TIME] = pa.array([_microseconds(event.event) for event in events], pa.int64())
-        columns[KNOWN_TIME] = pa.array(
-            [
-                at if event.known is None else _microseconds(event.known)
-                for event, at in zip(events, published, strict=True)
-            ],
-            pa.int64(),
-        )
+        columns[EVENT_TIME] = _moments(given[-2])
+        columns[KNOWN_TIME] = pc.coalesce(_moments(given[-1]), pa.array(published, pa.int64()))
         return pa.table(columns)
 
-    def _refused(self, rows: pa.Table, horizon: int) -> dict[int, str]:
-        """Return row → why lake or views could not take it; of several reasons the first."""
-        reasons: dict[int, str] = {}
+    def refused(self, rows: pa.Table, horizon: int) -> dict[int, tuple[str, str]]:
+        """Return row → field and why lake or views could not take it; of several reasons the first."""
+        reasons: dict[int, tuple[str, str]] = {}
         event, known = _int64(rows, EVENT_TIME), _int64(rows, KNOWN_TIME)
         ahead = self._source.max_ahead
         far = f"is more than {format_duration(ahead)} after"
-        for name, wrong in (
-            (f"{EVENT_TIME}: is more than 999 years from 1970", np.abs(event) > _FARTHEST),
-            (f"{KNOWN_TIME}: is more than 999 years from 1970", np.abs(known) > _FARTHEST),
-            (f"{EVENT_TIME}: {far} the clock", event > horizon + ahead),
-            (f"{KNOWN_TIME}: {far} the clock", known > horizon + ahead),
-            (f"{EVENT_TIME}: {far} its known_time", event - ahead > known),
+        for name, why, wrong in (
+            (EVENT_TIME, "is more than 999 years from 1970", np.abs(event) > _FARTHEST),
+            (KNOWN_TIME, "is more than 999 years from 1970", np.abs(known) > _FARTHEST),
+            (EVENT_TIME, f"{far} the clock", event > horizon + ahead),
+            (KNOWN_TIME, f"{far} the clock", known > horizon + ahead),
+            (EVENT_TIME, f"{far} its known_time", event - ahead > known),
             *(
-                (f"{column}: times {scale} does not fit 53 bits", self._too_large(rows, column, scale))
+                (column, f"times {scale} does not fit 53 bits", self._too_large(rows, column, scale))
                 for column, scale in self._bounds
             ),
         ):
             for row in np.flatnonzero(wrong).tolist():
-                reasons.setdefault(row, name)
+                reasons.setdefault(row, (name, f"{name}: {why}"))
         return reasons
 
     def _too_large(self, rows: pa.Table, column: str, scale: int) -> npt.NDArray[np.bool_]:
@@ -169,6 +178,14 @@ def _int64(rows: pa.Table, name: str) -> Int64:
     return np.asarray(rows[name].to_numpy(), np.int64)
 
 
+def _moments(values: Sequence[int | datetime | None]) -> pa.Array:
+    """Return times as int64 microseconds; mostly they are that already."""
+    try:
+        return pa.array(values, pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else _microseconds(value) for value in values], pa.int64())
+
+
 def _microseconds(value: int | datetime) -> int:
     if isinstance(value, int):
         return value
@@ -176,5 +193,8 @@ def _microseconds(value: int | datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:300] or type(error).__name__
+def _told(error: Exception) -> tuple[str, str]:
+    """Return the field that an error of the decoder is about, if any, and what it says."""
+    line = str(error).partition("\n")[0][:_REASON] or type(error).__name__
+    found = _PLACE.search(line)
+    return found[1] or found[2] if found else "", line

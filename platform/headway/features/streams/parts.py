@@ -43,13 +43,18 @@ class Parts:
 
     def __post_init__(self) -> None:
         """Refuse views that could turn away what the stream has taken."""
-        for view in self.views:
-            if isinstance(view, WindowView) and view.exact and view.overflow is Overflow.REJECT:
-                raise DefinitionError(
-                    "a stream cannot give an event back to its producer",
-                    field=f"{view.name}.overflow",
-                    expected=Overflow.DROP_OLDEST.value,
-                )
+        require_lenient(self.views)
+
+
+def require_lenient(views: Sequence[View]) -> None:
+    """Raise DefinitionError for a view that could turn away what a stream has taken."""
+    for view in views:
+        if isinstance(view, WindowView) and view.exact and view.overflow is Overflow.REJECT:
+            raise DefinitionError(
+                "a stream cannot give an event back to its producer",
+                field=f"{view.name}.overflow",
+                expected=Overflow.DROP_OLDEST.value,
+            )
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,3 +75,5 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     unknown: tuple[str, ...]
     """Fields in messages that the source does not have."""
+    broken: tuple[str, ...] = ()
+    """What many rows together break of what the source promises, in words."""

@@ -7,7 +7,7 @@ a producer that repeats a publication, after an error or a crash, makes duplicat
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,20 @@ class TopicGone(Unavailable):
     code = "topic_gone"
 
 
+class TopicFull(Unavailable):
+    """Some partitions hold as much as they may until their consumer releases something; the others took what came."""
+
+    code = "topic_full"
+
+    def __init__(self, topic: str, partitions: Collection[int]) -> None:
+        self.partitions = frozenset(partitions)
+        super().__init__(
+            f"{topic} is full (partition {', '.join(map(str, sorted(partitions)))})",
+            retry_after_s=1.0,
+            hint="repeat it later; if that does not help its consumer stands still: headway stream status",
+        )
+
+
 class RetentionGap(PlatformError):
     """Messages were dropped before they were read; `offset` was asked for, `first` is the first that is left."""
 
@@ -89,10 +103,18 @@ class EventStream(Protocol):
         """Return the topic; TopicGone where there is none."""
         ...
 
+    def create(self, name: str, *, partitions: int) -> Topic:
+        """Make a topic, or return it as it is.
+
+        Raises InvalidValue for a name that cannot be one, Conflict where the topic has another number of partitions,
+        and Unavailable where the stream is away or does not let this client make topics.
+        """
+        ...
+
     def publish(self, topic: Topic, messages: Sequence[tuple[bytes, bytes]]) -> None:
         """Append (key, value) pairs in order; returns when the stream has them.
 
-        Raises TooLarge before anything is written, TopicGone, and Unavailable where the stream is away or full: some
+        Raises TooLarge before anything is written, TopicGone, TopicFull, and Unavailable where the stream is away: some
         messages may be there then, and all may be repeated.
         """
         ...

@@ -9,6 +9,8 @@ and starts from there too, so the stream is the only buffer: while lake or onlin
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,18 +20,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from headway.core.errors import NotFound, Unauthenticated, Unavailable
+from headway.core.errors import HeadwayError, NotFound, Unauthenticated, Unavailable
 from headway.core.times import KNOWN_TIME
 from headway.core.types import Principal
-from headway.features.definitions import WindowView
+from headway.features.definitions import EventSource, View, WindowView
 from headway.features.online_store import OnlineStore
 from headway.features.streams.checkpoint import Claim, Fenced, Plan
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import Decoder
 from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
-from headway.features.streams.segment import Segment
-from headway.features.streams.watermarks import LOST, PartitionWatermarks
+from headway.features.streams.quality import SegmentQuality, broken_promises
+from headway.features.streams.segment import Segment, batch_id
+from headway.features.streams.watermarks import Completeness
+
+_LOG = logging.getLogger(__name__)
 
 
 class PartitionProcessor:
@@ -41,29 +46,42 @@ class PartitionProcessor:
         self._parts = parts
         self._decoder = Decoder(parts.source, parts.views)
         history = None if parts.history is None else self._history
-        self._online = OnlineStore(parts.online_url, clock=parts.clock, history=history)
-        self._watermarks = PartitionWatermarks(parts.online_url)
+        self._online = OnlineStore(
+            parts.online_url, clock=parts.clock, history=history, remembered=parts.limits.remembered_bytes
+        )
+        self._limit = parts.limits.batch_rows
+        self._complete = Completeness(parts.online_url, self._online, partition)
+        self._quality = SegmentQuality(parts.control, parts.audit)
         self._claim: Claim | None = None
         self._topic: Topic | None = None
         self._segment: Segment | None = None
         self._position = 0
-        self._watermark = 0
-        self._told = 0
-        """The watermark that the online store was told last."""
         self._unknown: set[str] = set()
         self._fenced: Fenced | None = None
 
-    def step(self, wait_s: float = 0.0) -> int:
+    def step(self, wait_s: float = 0.0, *, settle: bool = True) -> int:
         """Process one micro-batch and return how many messages it had, after waiting for the first.
+
+        With `settle` a segment that is due goes to the lake before that.
 
         Raises Fenced, for good, where another processor took over. Any other error may pass: the next step starts again
         from the checkpoint.
         """
-        return int(self._guarded(lambda: self._step(wait_s)))
+        return int(self._guarded(lambda: self._step(wait_s, settle)))
 
     def flush(self) -> None:
         """Bring what is pending to the lake and move the checkpoint."""
         self._guarded(self._finish)
+
+    def feed(self, source: EventSource, views: Sequence[View]) -> None:
+        """Feed these views, and no others, from now on; the next step fills those that are new from the lake."""
+        parts = dataclasses.replace(self._parts, source=source, views=views)
+        try:
+            self.flush()
+        except HeadwayError as error:  # what was in memory is dropped, and decoded again for the new views
+            _LOG.warning("partition %d changes its views without a checkpoint: %s", self.partition, error)
+        self._parts, self._decoder = parts, Decoder(source, views)
+        self._unknown -= {*source.columns}
 
     def skip_gap(self) -> int:
         """Go on after messages that the stream dropped unread; return how many these were, and remember it."""
@@ -79,14 +97,20 @@ class PartitionProcessor:
             epoch=0 if at is None else at.epoch,
             position=self._position,
             checkpoint=0 if at is None else at.offset,
-            watermark=self._watermark,
+            watermark=self._complete.mark,
             pending_rows=0 if segment is None else segment.rows,
             pending_bytes=0 if segment is None else segment.size,
             rows=0 if at is None else at.rows,
             dead=0 if at is None else at.dead,
             lost=0 if at is None else at.lost,
             unknown=tuple(sorted(self._unknown)),
+            broken=() if at is None else broken_promises(at.promises),
         )
+
+    @property
+    def due(self) -> int | None:
+        """When what is pending has to go to the lake, UTC microseconds; None: nothing is."""
+        return None if self._segment is None else self._segment.due
 
     def end(self) -> int:
         """Return the stream's next offset, beside `position` the lag."""
@@ -97,7 +121,7 @@ class PartitionProcessor:
         """Close the connections; what is pending is done again by the next processor."""
         self._drop()
         self._online.close()
-        self._watermarks.close()
+        self._complete.close()
 
     def _guarded(self, act: Callable[[], Any]) -> Any:
         if self._fenced is not None:
@@ -120,19 +144,17 @@ class PartitionProcessor:
             self._topic = self._parts.stream.topic(self._parts.topic)
             claim = self._claim = Claim(self._parts.control, self._topic, self.partition)
             self._position = claim.checkpoint.offset
-            self._watermark = self._told = claim.checkpoint.watermark
+            self._complete.resume(claim.checkpoint.watermark)
             if claim.checkpoint.plan is not None:
                 self._recover(claim.checkpoint.plan)
         return self._claim, self._topic
 
-    def _step(self, wait_s: float) -> int:
+    def _step(self, wait_s: float, settle: bool) -> int:
         _, topic = self._opened()
         asked = self._parts.clock.now()
-        if self._segment is not None and asked >= self._segment.due:
+        if settle and self.due is not None and asked >= self.due:
             self._finish()
-        messages = self._parts.stream.read(
-            topic, self.partition, self._position, limit=self._parts.limits.batch_rows, wait_s=wait_s
-        )
+        messages = self._read(topic, wait_s)
         if not messages:
             self._advance(asked)
             return 0
@@ -142,6 +164,13 @@ class PartitionProcessor:
         if self._segment.committed or self._segment.full(self._parts.limits):
             self._finish()
         return len(messages)
+
+    def _read(self, topic: Topic, wait_s: float) -> list[Message]:
+        """Return the next messages: twice as many as before while the stream has them waiting."""
+        messages = self._parts.stream.read(topic, self.partition, self._position, limit=self._limit, wait_s=wait_s)
+        limits, full = self._parts.limits, len(messages) == self._limit
+        self._limit = min(2 * self._limit, limits.catch_up_rows) if full else limits.batch_rows
+        return messages
 
     def _take(self, messages: Sequence[Message]) -> int:
         """Decode messages and merge them into the views; return the largest known_time among them."""
@@ -159,26 +188,17 @@ class PartitionProcessor:
         segment.add(decoded, self._position)
         return decoded.rows
 
-    def _write(self, rows: pa.Table) -> None:
+    def _write(self, rows: pa.Table, views: Sequence[View] | None = None) -> None:
         if rows.num_rows:
-            for view in self._parts.views:
+            for view in self._parts.views if views is None else views:
                 self._online.write(view, rows)
 
-    def _advance(self, watermark: int) -> None:
-        """Say that the partition is complete up to a known_time; it never goes back."""
+    def _advance(self, mark: int) -> None:
         _, topic = self._opened()
-        self._watermark = max(self._watermark, watermark)
-        least = self._watermarks.advance(topic, self.partition, self._watermark, floor=self._told)
-        if least == LOST:
-            self._refill()
-            least = self._watermarks.advance(topic, self.partition, self._watermark)
-        self._told = self._watermark
-        if least:
-            for view in self._parts.views:
-                self._online.set_watermark(view, least)
+        self._complete.advance(topic, self._parts.views, mark, self._refill)
 
-    def _refill(self) -> None:
-        """Bring back to the views what the lake has, and what is pending here."""
+    def _refill(self, views: Sequence[View]) -> None:
+        """Bring to views that are new, or lost what they had, what the lake has, and what is pending here."""
         if self._parts.refill is None:
             raise Unavailable(
                 f"the online store lost events of {self._parts.source.name}",
@@ -186,9 +206,9 @@ class PartitionProcessor:
                 hint="headway features materialize, then start the stream with refill",
             )
         with suppress(NotFound):  # a source that was never committed has nothing to bring back
-            self._parts.refill(self._parts.views)
+            self._parts.refill(views)
         for rows in [] if self._segment is None else self._segment.tables:
-            self._write(rows)
+            self._write(rows, views)
 
     def _recover(self, plan: Plan) -> None:
         """Make a recorded segment again and bring it everywhere; what has it already takes nothing."""
@@ -246,7 +266,7 @@ class PartitionProcessor:
             letters = table_of(self._parts.source.name, topic.name, self.partition, segment.dead)
             self._parts.committer.append(DEAD_LETTERS, letters, batch)
         if segment.rows:
-            self._parts.committer.append(self._parts.source, pa.concat_tables(segment.tables), batch)
+            self._parts.committer.append(self._parts.source, segment.table(), batch)
         segment.committed = True
         self._parts.audit.append(
             actor=principal.sub,
@@ -265,11 +285,16 @@ class PartitionProcessor:
             return
         claim, topic = self._opened()
         before = claim.checkpoint
+        batch = batch_id(topic, self.partition, segment.first, segment.end)
+        promises, source = before.promises, self._parts.source
+        if segment.rows:
+            promises = self._quality.after(segment.table(), segment.end, promises, source, self._principal(), batch)
         claim.save(
             msgspec.structs.replace(
                 before,
+                promises=promises,
                 offset=segment.end,
-                watermark=self._watermark,
+                watermark=self._complete.mark,
                 rows=before.rows + segment.rows,
                 dead=before.dead + len(segment.dead),
                 plan=None,
@@ -279,19 +304,15 @@ class PartitionProcessor:
         self._parts.stream.release(topic, self.partition, segment.end)
 
     def _skip_gap(self) -> int:
-        claim, topic = self._opened()
-        self._finish()
         try:
+            _, topic = self._opened()
+            self._finish()
             self._parts.stream.read(topic, self.partition, self._position, limit=1)
         except RetentionGap as gap:
-            lost = gap.first - self._position
-            before = claim.checkpoint
-            claim.save(msgspec.structs.replace(before, offset=gap.first, lost=before.lost + lost))
-            self._position = gap.first
+            assert self._claim is not None
+            before = self._claim.checkpoint  # what is left of a recorded segment is read anew: ids tell events apart
+            lost = gap.first - before.offset
+            self._claim.save(msgspec.structs.replace(before, offset=gap.first, plan=None, lost=before.lost + lost))
+            self._position, self._segment = gap.first, None
             return lost
         return 0
-
-
-def batch_id(topic: Topic, partition: int, first: int, end: int) -> str:
-    """Return the identity of a segment in the lake."""
-    return f"{topic.name}@{topic.identity[:12]}:{partition}:{first}-{end - 1}"

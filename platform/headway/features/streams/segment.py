@@ -9,6 +9,7 @@ import pyarrow as pa
 from headway.core.times import SECOND
 from headway.features.streams.checkpoint import Plan
 from headway.features.streams.decoding import DeadLetter, Decoded
+from headway.features.streams.port import Topic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,11 @@ class Limits:
     """What one partition may hold in memory, and how long the lake may be behind."""
 
     batch_rows: int = 5_000
-    """Messages per write to the online store."""
+    """Messages per write to the online store, while it keeps up."""
+    catch_up_rows: int = 40_000
+    """The same at most while more wait: a key that has several events among them is read and written once."""
+    remembered_bytes: int = 64 << 20
+    """Of values of the online store that are kept here, per processor."""
     segment_rows: int = 200_000
     """Messages per batch of the lake."""
     segment_bytes: int = 64 << 20
@@ -43,6 +48,10 @@ class Segment:
     committed: bool = False
     """Whether the lake has it."""
 
+    def table(self) -> pa.Table:
+        """Return all rows; there are some."""
+        return pa.concat_tables(self.tables)
+
     def add(self, decoded: Decoded, end: int) -> None:
         """Append what a batch of messages before offset `end` held."""
         self.tables.append(decoded.rows)
@@ -59,3 +68,8 @@ class Segment:
     def plan(self) -> Plan:
         """Its range."""
         return Plan(first=self.first, end=self.end, horizon=self.horizon)
+
+
+def batch_id(topic: Topic, partition: int, first: int, end: int) -> str:
+    """Return the identity of a segment in the lake."""
+    return f"{topic.name}@{topic.identity[:12]}:{partition}:{first}-{end - 1}"

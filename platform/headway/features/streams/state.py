@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
 import numpy as np
 import redis
 
-from headway.core.errors import Unavailable
 from headway.features.definitions import WindowView
+from headway.features.link import away
 from headway.features.status import SLACK
 from headway.features.streams.status import Budget, StateSize
 from headway.features.windows import codec
@@ -16,6 +17,7 @@ from headway.features.windows.events import EVENT, NEVER
 from headway.features.windows.tiles import LATEST, tile_layout
 
 _CHUNK = 512
+_PAUSE_S = 0.01
 
 
 def measure(url: str, view: WindowView, budget: Budget, now: int) -> StateSize:
@@ -33,18 +35,44 @@ def measure(url: str, view: WindowView, budget: Budget, now: int) -> StateSize:
                 names.clear()
         count, more, late = _chunk(client, view, layout, names, budget, now)
     except redis.RedisError as error:
-        raise Unavailable(
-            f"the online store cannot be reached: {error}", retry_after_s=1.0, hint="headway status"
-        ) from error
+        raise away(error) from error
     finally:
         client.close()
     return StateSize(view=view.name, keys=keys + count, bytes=size + more, overdue=overdue + late)
 
 
+def length(url: str, view: WindowView, stop: Event) -> int:
+    """Return the bytes of a view's keys and values; reads only lengths, with pauses, until told to stop."""
+    client: Any = redis.Redis.from_url(url, socket_timeout=10.0, decode_responses=False)
+    size, cursor = 0, 0
+    try:
+        while not stop.wait(_PAUSE_S):
+            cursor, names = client.scan(cursor, match=codec.prefix(view) + b"*", count=_CHUNK)
+            with client.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.strlen(name)
+                size += sum(map(len, names)) + sum(pipeline.execute())
+            if cursor == 0:
+                break
+    except redis.RedisError as error:
+        raise away(error) from error
+    finally:
+        client.close()
+    return size
+
+
 def _chunk(
     client: Any, view: WindowView, layout: Any, names: list[bytes], budget: Budget, now: int
 ) -> tuple[int, int, int]:
-    values = [value for value in client.mget(names) if value is not None] if names else []
+    if not names:
+        return 0, 0, 0
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.mget(names)
+        for name in names:
+            pipeline.pttl(name)
+        stored, *ttls = pipeline.execute()
+    lasting = np.array([ttl == -1 for ttl, value in zip(ttls, stored, strict=True) if value is not None], np.bool_)
+    values = [value for value in stored if value is not None]
     if not values:
         return 0, 0, 0
     size = sum(map(len, values)) + sum(map(len, names))
@@ -56,5 +84,5 @@ def _chunk(
     if events.tiles is not None:
         owners = np.repeat(np.arange(len(values)), np.diff(events.tiles.offsets))
         np.maximum.at(newest, owners, events.tiles.records[:, LATEST])
-    overdue = (newest != NEVER) & (newest < now - view.horizon - SLACK - budget.key_age)
+    overdue = lasting & (newest != NEVER) & (newest < now - view.horizon - SLACK - budget.key_age)
     return len(values), size, int(overdue.sum())

@@ -55,7 +55,7 @@ class StateSize(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     bytes: int
     overdue: int
-    """Keys that have outlived their events' reach by more than the budget."""
+    """Keys that have outlived their events' reach by more than the budget and have no expiry."""
 
 
 def alarms(statuses: Sequence[PartitionStatus], sizes: Sequence[StateSize], budget: Budget, now: int) -> list[str]:
@@ -75,9 +75,10 @@ def alarms(statuses: Sequence[PartitionStatus], sizes: Sequence[StateSize], budg
             found.append(f"{name}: {at.lost:,} messages were dropped by the stream unread")
         if at.unknown:
             found.append(f"{name}: unknown fields: {', '.join(at.unknown)}")
+        found += [f"{name}: {line}" for line in at.broken]
     for size in sizes:
         if size.bytes > budget.state_bytes:
             found.append(f"{size.view}: {size.bytes:,} bytes online (budget {budget.state_bytes:,})")
         if size.overdue:
-            found.append(f"{size.view}: {size.overdue:,} keys have outlived every window")
+            found.append(f"{size.view}: {size.overdue:,} keys have outlived every window and have no expiry")
     return found

@@ -98,21 +98,23 @@ def build_events(keys: npt.NDArray[np.generic], records: Int64, *, retracts: boo
         if not owned.all():
             keys, records = keys[owned], records[owned]
     distinct, code = np.unique(keys, return_inverse=True)
-    code = code.astype(np.int64)
+    offsets, records = grouped(code.astype(np.int64), len(distinct), records, retracts=retracts)
+    return Events(
+        keys=distinct, offsets=offsets, records=records, truncated_before=np.full(len(distinct), NEVER, np.int64)
+    )
+
+
+def grouped(code: Int64, keys: int, records: Int64, *, retracts: bool = False) -> tuple[Int64, Int64]:
+    """Return offsets and records of the keys 0, 1, … as `build_events` orders them, from the key of each record."""
     first = _first_of_each_id(code, records, retracts)
     if first is not None:
         code, records = first
     order = _order(code, records)
     if order is not None:
         records = records[order]
-    offsets = np.zeros(len(distinct) + 1, np.int64)
-    np.cumsum(np.bincount(code, minlength=len(distinct)), out=offsets[1:])
-    return Events(
-        keys=distinct,
-        offsets=offsets,
-        records=np.ascontiguousarray(records),
-        truncated_before=np.full(len(distinct), NEVER, np.int64),
-    )
+    offsets = np.zeros(keys + 1, np.int64)
+    np.cumsum(np.bincount(code, minlength=keys), out=offsets[1:])
+    return offsets, np.ascontiguousarray(records)
 
 
 def _first_of_each_id(code: Int64, records: Int64, retracts: bool) -> tuple[Int64, Int64] | None:

@@ -16,7 +16,7 @@ from headway.core.types import Int64
 from headway.features.definitions import Overflow, WindowView
 from headway.features.status import SLACK
 from headway.features.windows import codec
-from headway.features.windows.events import EVENT, FOREVER, KNOWN, NULL, Events, build_events
+from headway.features.windows.events import EVENT, FOREVER, KNOWN, NULL, Events, grouped
 from headway.features.windows.tiles import (
     EDGE,
     FEW,
@@ -46,6 +46,8 @@ class Merged:
     """Events that no window reaches any more."""
     overflowed: int = 0
     """Events beyond `max_events`."""
+    newest: Int64
+    """int64[m]: the newest event time of each key."""
     late: npt.NDArray[np.bool_]
     """bool[m]: keys with events from before the end of a tile, which cannot tell whether it has them: their value is
     none, they have to be made anew from the key's whole history."""
@@ -74,8 +76,9 @@ def merge(view: WindowView, new: Events, stored: Sequence[bytes | None], *, anew
     if len(old):
         records = np.concatenate([old.records, new.records])
         retracts = view.source.retracts is not None
-        grouped = build_events(np.concatenate([_codes(old), _codes(new)]), records, retracts=retracts)
-        both = replace(both, offsets=grouped.offsets, records=grouped.records)
+        codes = np.concatenate([_codes(old), _codes(new)])
+        offsets, records = grouped(codes, len(stored), records, retracts=retracts)
+        both = replace(both, offsets=offsets, records=records)
     if layout is None or old.tiles is None:
         return _exact(view, both, new, sequences)
     return _tiled(view, layout, both, _late(layout, old.tiles, new), sequences)
@@ -105,6 +108,7 @@ def _exact(view: WindowView, both: Events, new: Events, sequences: Sequence[int]
         values=values,
         pruned=int((first - start).sum()),
         overflowed=int((begin - first).sum()),
+        newest=both.event_time[end - 1],
         late=np.zeros(len(values), np.bool_),
     )
 
@@ -130,13 +134,15 @@ def _tiled(
     single = np.ones(len(both), np.bool_)
     single[settled] = False
     hashes = after.sketch_at[:: max(1, len(layout.sketched))]
+    latest = both.event_time[both.offsets[1:] - 1]
+    np.maximum.at(latest, owners, tiles.records[:, LATEST])
     values = []
     for i, sequence in enumerate(sequences):
         own = slice(after.offsets[i], after.offsets[i + 1])
         events = both.records[begin[i] : both.offsets[i + 1]][single[begin[i] : both.offsets[i + 1]]]
         some = after.sketches[hashes[own.start] : hashes[own.stop]] if layout.sketched else after.sketches
         values.append(codec.pack(sequence + 1, int(forgotten[i]), codec.tiles_body(after.records[own], some, events)))
-    return Merged(values=values, pruned=int((begin - both.offsets[:-1]).sum()), late=late)
+    return Merged(values=values, pruned=int((begin - both.offsets[:-1]).sum()), newest=latest, late=late)
 
 
 def _late(layout: TileLayout, tiles: Tiles, new: Events) -> npt.NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 
+from headway.core.errors import Unavailable
 from headway.features.streams.drivers import kafka as driver
 from headway.features.streams.drivers.kafka import KafkaStream
 from headway.features.streams.port import Topic
@@ -43,6 +44,13 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaPeer]:
     cluster = MockKafka()
     yield KafkaPeer(cluster)
     cluster.close()
+
+
+def test_brokers_that_make_no_topic_for_us_are_named(peer: KafkaPeer) -> None:
+    """librdkafka's mock is such a one: it does not know the request."""
+    with pytest.raises(Unavailable, match="do not make the topic 'payments'") as caught:
+        peer.client().create("payments", partitions=3)
+    assert "with 3 partitions" in (caught.value.hint or "")
 
 
 class TestKafkaStream(StreamConformance):

@@ -1,6 +1,6 @@
-"""Redis-protocol servers (Valkey): one for features, fast; one for control records, on disk before it answers.
+"""Redis-protocol servers (Valkey): one for features, fast; one for control records and one for streams, both durable.
 
-Two instances, because a feature flood must not delay a routing record and their durability differs.
+Three instances: a flood of events must fill neither the features nor the control records, and durability differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from headway.cluster.local.ports import ray_temp, runtime_folder
 from headway.cluster.local.service import LOOPBACK, Context
 
-_MAX_MEMORY = {"redis-features": "1gb", "redis-control": "256mb"}
+_MAX_MEMORY = {"redis-features": "1gb", "redis-control": "256mb", "redis-stream": "1gb"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class RedisService:
     @property
     def title(self) -> str:
         """For people."""
-        return "Redis (control)" if self.durable else "Redis (features)"
+        return f"Redis ({self.name.removeprefix('redis-')})"
 
     def ports(self) -> Sequence[str]:
         """The port has the service's name."""

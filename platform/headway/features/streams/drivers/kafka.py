@@ -1,8 +1,8 @@
 """Event streams on Kafka, through librdkafka; partitions are assigned by hand and offsets kept by the reader.
 
 Consumer groups are not used: who reads a partition is decided by its checkpoint, and a commit to the broker would be a
-second truth. Kafka forgets by its own retention, so `release` does nothing; topics are made by the cluster's owners.
-A topic that was deleted and made anew is told by its end, which lies before what was read.
+second truth. Kafka forgets by its own retention, so `release` does nothing; brokers decide whether topics are made for
+a client. A topic that was deleted and made anew is told by its end, which lies before what was read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headway.core.errors import HeadwayError, TooLarge, Unavailable
+from headway.core.errors import Conflict, HeadwayError, TooLarge, Unavailable
 from headway.features.streams.port import (
     MAX_MESSAGE,
     Bounds,
@@ -76,6 +76,35 @@ class KafkaStream:
         if topic is None or topic.error is not None or not topic.partitions:
             raise _gone(name)
         return Topic(name=name, identity=found.cluster_id or "", partitions=len(topic.partitions))
+
+    def create(self, name: str, *, partitions: int) -> Topic:
+        """Make a topic with the brokers' own replication and retention, or return it as it is."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not export it explicitly
+            AdminClient,
+            NewTopic,
+        )
+
+        try:
+            topic = self.topic(name)
+        except TopicGone:
+            client = AdminClient(self._common)
+            wanted = NewTopic(name, num_partitions=partitions, replication_factor=-1)
+            try:
+                client.create_topics([wanted], operation_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
+                topic = self._appeared(name)
+            except (KafkaException, TimeoutError) as error:
+                why = error.args[0].str() if isinstance(error, KafkaException) else "no answer"
+                raise Unavailable(
+                    f"the brokers do not make the topic {name!r}: {why}",
+                    retry_after_s=_RETRY_AFTER_S,
+                    hint=f"have the owners of the cluster make it, with {partitions} partitions",
+                ) from error
+        if topic.partitions != partitions:
+            raise Conflict(
+                f"{name} has {topic.partitions} partitions, not {partitions}", hint="leave the number of partitions out"
+            )
+        return topic
 
     def publish(self, topic: Topic, messages: Sequence[tuple[bytes, bytes]]) -> None:
         """Append pairs; returns when all replicas in sync have them."""
@@ -162,6 +191,17 @@ class KafkaStream:
             self._asked.close()
             self._asked = None
         self._own_producer = None
+
+    def _appeared(self, name: str) -> Topic:
+        """Return a topic that was made, once the brokers tell of it."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                return self.topic(name)
+            except TopicGone:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def _producer(self) -> Producer:
         if self._own_producer is None:

@@ -1,0 +1,117 @@
+"""A Serve replica of any service: a gateway on the loop that serves, reached by HTTP and by Ray handles alike."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any, Protocol
+
+from ray import serve
+
+from headway.core.ids import uuid7
+from headway.serving import hook
+from headway.serving.gateway import Gateway, Service
+from headway.serving.http import Request
+
+OPTIONS: dict[str, Any] = {
+    "num_replicas": 1,
+    "max_ongoing_requests": 2_000,
+    "graceful_shutdown_timeout_s": 30.0,
+    "graceful_shutdown_wait_loop_s": 0.2,
+    "health_check_period_s": 5.0,
+    "health_check_timeout_s": 10.0,
+    "ray_actor_options": {"num_cpus": 0.2},
+    "logging_config": {"enable_access_log": False},
+}
+"""Deployment options; the Serve configuration may override them. Admission bounds the work, not Serve's queue."""
+
+
+class Parts(Protocol):
+    """What a replica runs (`headway.serving.assembly.Assembly`)."""
+
+    @property
+    def service(self) -> Service:
+        """What answers."""
+        ...
+
+    @property
+    def gateway(self) -> Gateway:
+        """The service behind bare ASGI."""
+        ...
+
+    async def start(self) -> None:
+        """Start the background work."""
+        ...
+
+    async def stop(self) -> None:
+        """Finish what was accepted."""
+        ...
+
+    def require_alive(self) -> None:
+        """Raise when the background work died."""
+        ...
+
+
+class Replica:
+    """One replica of a service at a route prefix; a deployment derives from it and says which."""
+
+    def __init__(self, prefix: str, parts: Parts) -> None:
+        self._prefix = prefix
+        self._assembly = parts
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Return the gateway; Serve runs its lifespan on the loop that serves."""
+        # Serve's own middleware echoes the request id on this way in
+        return Gateway(self._assembly.service, on_start=self._start, on_stop=self._stop, echo_request_id=False)
+
+    async def respond(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        token: str | None = None,
+        idempotency_key: str | None = None,
+        request_id: str | None = None,
+    ) -> tuple[int, bytes]:
+        """Answer a Ray handle call with the same code as HTTP: without a token it is refused alike."""
+        service = self._assembly.service
+        response = await service.respond(
+            Request(
+                method=method,
+                path=path,
+                body=body,
+                token=token,
+                request_id=request_id or service.request_id(),
+                idempotency_key=idempotency_key,
+            )
+        )
+        return response.status, response.body
+
+    async def check_health(self) -> None:
+        """Raise when a background task died: Serve replaces the replica."""
+        self._assembly.require_alive()
+
+    async def _start(self) -> None:
+        _settle_memory()
+        await self._assembly.start()
+        hook.register(self._prefix, self._assembly.gateway, asyncio.get_running_loop())
+
+    async def _stop(self) -> None:
+        hook.unregister(self._prefix)
+        await self._assembly.stop()
+
+
+def _settle_memory() -> None:
+    """Take everything loaded so far out of the garbage collector's rounds: a full one over it costs milliseconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 10)
+
+
+def replica_name(application: str, now: int) -> str:
+    """Return a name that no other replica has."""
+    try:
+        return str(serve.get_replica_context().replica_id.unique_id)
+    except serve.exceptions.RayServeException:
+        return f"{application}-{uuid7(now)[-12:]}"
