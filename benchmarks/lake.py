@@ -54,9 +54,9 @@ def benchmark(*, quick: bool) -> Report:
     folder = Path(tempfile.mkdtemp(prefix="headway-lake-"))
     try:
         for run in range(1 if quick else 3):
-            _throughput(collector, folder / f"throughput{run}", 8 if quick else 40)
+            _throughput(collector, folder / f"throughput{run}", 8 if quick else 24)
         for run in range(1 if quick else 3):
-            _writers(collector, folder / f"writers{run}", 5 if quick else 15)
+            _writers(collector, folder / f"writers{run}", 5 if quick else 8)
         _often(collector, folder / "often", 200 if quick else 2_000, 2_500, 5 if quick else 25)
     finally:
         shutil.rmtree(folder)

@@ -57,7 +57,8 @@ def test_upkeep_is_done_and_told(at: Any) -> None:
     (after,) = lake_status(at.settings, who(*SCOPES))
     assert (after.rows, after.small, after.snapshots, after.pinned) == (60, 0, 1, 0)
     assert after.files < before.files <= after.waiting
-    assert [stage.name for stage in progress.stages] == [f"compact {SOURCE.table}", f"expire {SOURCE.table}"]
+    stages = [f"compact {SOURCE.table}", "look at versions", f"expire {SOURCE.table}"]
+    assert [stage.name for stage in progress.stages] == stages
     name = SOURCE.table
     assert acts(at) == [
         ("lake.compact", name, "intended"), ("lake.compact", name, "done"),
@@ -69,7 +70,11 @@ def test_who_may_not_is_refused_and_told_and_a_wrong_name_too(at: Any) -> None:
     for act in (compact, expire):
         with pytest.raises(Forbidden):
             act(at, who("data:read"), RecordedProgress())
-        with pytest.raises(NotFound, match=SOURCE.table):
-            act(at, who(*SCOPES), RecordedProgress(), ["events.payment"])
+        for name in ("events.payment", "payments", "", "a.b.c"):
+            with pytest.raises(NotFound, match=SOURCE.table):
+                act(at, who(*SCOPES), RecordedProgress(), [name])
     assert acts(at) == [("lake.compact", "*", "denied"), ("lake.expire", "*", "denied")]
     assert lake_status(at.settings, who(*SCOPES))[0].snapshots == 6
+    with pytest.raises(NotFound, match=SOURCE.table):
+        lake_status(at.settings, who(*SCOPES), ["events.payment"])
+    assert lake_status(at.settings, who(*SCOPES), [SOURCE.table]) == lake_status(at.settings, who(*SCOPES))

@@ -1,21 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from headway.core.clock import ManualClock
-from headway.core.errors import InvalidValue, NotFound
+from headway.core.errors import InvalidValue, NotFound, Unavailable
 from headway.core.times import DAY, HOUR
 from headway.core.types import Principal
+from headway.features import committer as committer_module
 from headway.features import lake_layout, lake_memory
 from headway.features.backlog import Backlog
 from headway.features.committer import Committer
 from headway.features.evolution import version_name
 from headway.features.lake import Location, TableSpec, open_catalog
-from headway.features.lake_compaction import Compacted
-from headway.features.lake_expiry import Expired
+from headway.features.lake_compaction import Compacted, Merge, write_merged
+from headway.features.lake_expiry import Expired, plan_expiry
+from headway.features.lake_files import Write, described, live_files
+from headway.features.lake_layout import LakeFile, groups
+from headway.features.lake_manifests import live
 from headway.features.lake_retention import Retention
+from headway.features.lake_upkeep import APPENDS_PER_COMPACTION, APPENDS_PER_LEVELLING, Upkeep
 from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
@@ -282,3 +290,113 @@ def test_an_upsert_refuses_keys_that_do_not_say_one_row(lake: Location, clock: M
             log({"id": "string"}), pa.table({"id": pa.array([None], pa.string()), "event_time": [1]}), "u", ["id"]
         )
     assert open_catalog(lake).load_table(TABLE).current_snapshot() is None
+
+
+def test_appends_and_upserts_go_on_while_files_are_merged(
+    lake: Location, clock: ManualClock, analyst: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, _ = filled(lake, clock, 10)
+    reader, _ = reader_of(lake, clock)
+    between: list[Callable[[], object]] = [
+        lambda: writer.append(SOURCE, batch(200, 20), "beside"),
+        lambda: writer.upsert(SOURCE, batch(0, 20), "instead", ["payment"]),
+    ]
+
+    def merged(merge: Merge, write: Write) -> list[Any]:
+        made = write_merged(merge, write)
+        if between:
+            thread = Thread(target=between.pop(0))
+            thread.start()
+            thread.join()
+        return made
+
+    monkeypatch.setattr(committer_module, "write_merged", merged)
+    assert writer.compact_step(TABLE).merged == 40
+    assert payments(reader, analyst) == list(range(220))
+    writer.append_many(SOURCE, [(batch(220 + i, 1), f"more{i}") for i in range(20)])
+    assert writer.compact_step(TABLE, whole=True) == Compacted(left=1), "a file was taken away that had been merged"
+    assert payments(reader, analyst) == list(range(240))
+    assert compact(writer, whole=True).left == 0
+    assert payments(reader, analyst) == list(range(240))
+    writer.append(SOURCE, batch(240, 1), "last")
+    assert writer.remove_orphans(TABLE, older_than=-(2**60)) == 0, "what came to nothing was removed by the next write"
+
+
+def test_a_pin_that_is_set_while_expiry_is_planned_holds(
+    lake: Location, clock: ManualClock, analyst: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, snapshots = filled(lake, clock, 6)
+
+    def planned(*given: Any) -> Any:
+        found = plan_expiry(*given)
+        writer.hold("version:fraud/1", {TABLE: snapshots[1]})
+        return found
+
+    monkeypatch.setattr(committer_module, "plan_expiry", planned)
+    assert expire(writer).snapshots == 4
+    assert payments(reader_of(lake, clock)[0], analyst, snapshots[1]) == list(range(40))
+
+
+def test_compaction_leaves_one_manifest_to_read_and_no_file_behind(lake: Location, clock: ManualClock) -> None:
+    writer, _ = filled(lake, clock, 9)
+    compact(writer)
+    table = open_catalog(lake).load_table(TABLE)
+    current = table.current_snapshot()
+    assert current is not None
+    assert len([manifest for manifest in current.manifests(table.io) if live(manifest)]) == 1
+    assert {file.path for file in map(described, live_files(table, current).values())} == {
+        task.file.file_path for task in table.scan().plan_files()
+    }
+    assert writer.remove_orphans(TABLE, older_than=-(2**60)) == 0
+
+
+def test_upkeep_follows_the_appends_and_is_told_to_the_audit_log(
+    lake: Location, clock: ManualClock, analyst: Principal
+) -> None:
+    writer, audit = Committer(lake, clock), MemoryAudit(clock)
+    upkeep = Upkeep(writer, audit)
+    for number in range(APPENDS_PER_LEVELLING):
+        writer.append(SOURCE, batch(number * 20, 20), str(number))
+        upkeep.appended(TABLE)
+    assert upkeep.settle(60)
+    reader, _ = reader_of(lake, clock)
+    files = reader.plan(SOURCE, analyst, "testing").files
+    assert len(files) == len({bucket for _, bucket in files})
+    assert payments(reader, analyst) == list(range(20 * APPENDS_PER_LEVELLING))
+    acts = {(e.actor, e.kind, e.action, e.resource, e.outcome) for e in audit.events}
+    assert acts == {("headway-committer", "workload", f"lake.{act}", TABLE, "done") for act in ("compact", "expire")}
+    assert len(audit.events) <= APPENDS_PER_LEVELLING / APPENDS_PER_COMPACTION + APPENDS_PER_LEVELLING / 32 + 1
+
+
+def test_upkeep_that_fails_is_tried_again_and_stops_no_append(
+    lake: Location, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, audit = Committer(lake, clock), MemoryAudit(clock)
+    upkeep = Upkeep(writer, audit)
+
+    def full(*given: Any, **named: Any) -> Compacted:
+        raise Unavailable("the disk is full", retry_after_s=1.0, hint="free space")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(writer, "compact_step", full)
+        for number in range(8):
+            writer.append(SOURCE, batch(number * 20, 20), str(number))
+            upkeep.appended(TABLE)
+        assert upkeep.settle(60)
+    assert audit.events == []
+    for number in range(8, 16):
+        writer.append(SOURCE, batch(number * 20, 20), str(number))
+        upkeep.appended(TABLE)
+    assert upkeep.settle(60)
+    assert [event.action for event in audit.events] == ["lake.compact"]
+
+
+def test_a_bucket_is_levelled_where_its_small_files_count() -> None:
+    def file(number: int, weight: int) -> LakeFile:
+        return LakeFile(path=str(number), bucket=0, size=weight, rows=1)
+
+    large, part = lake_layout.TARGET // 4, lake_layout.TARGET // 4 // lake_layout.LEVEL
+    assert groups([file(0, large), file(1, part - 1)], level=True) == []
+    assert groups([file(0, large), file(1, part)]) == []
+    assert groups([file(0, large), file(1, part)], level=True) == [[file(1, part), file(0, large)]]
+    assert groups([file(0, 4 * large), file(1, part)], level=True) == [], "a full file is left alone"

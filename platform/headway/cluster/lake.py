@@ -80,7 +80,9 @@ def expire(
 
     def pinned() -> None:
         nonlocal keep
-        keep = trained_on(at)
+        with progress.stage("look at versions") as stage:
+            keep = trained_on(at)
+            stage.note(f"{len(keep):,} snapshots that they were trained on stay")
 
     return _governed(at, principal, "lake.expire", tables, act, before=pinned)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headway.core.settings import Settings
@@ -29,9 +30,12 @@ class TableStatus:
     """RFC 3339; empty without a snapshot."""
 
 
-def lake_status(settings: Settings, principal: Principal) -> list[TableStatus]:
-    """Return every table by name; needs `data:read`, though no row is read."""
-    from headway.features.lake import Location, open_catalog, table_names
+def lake_status(settings: Settings, principal: Principal, tables: Sequence[str] = ()) -> list[TableStatus]:
+    """Return some tables, or every one, by name; needs `data:read`, though no row is read.
+
+    NotFound offers the nearest to a name that there is not.
+    """
+    from headway.features.lake import Location, open_catalog, open_table, table_names
     from headway.features.lake_files import described, live_files
     from headway.features.lake_layout import groups
     from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, read_side
@@ -39,8 +43,8 @@ def lake_status(settings: Settings, principal: Principal) -> list[TableStatus]:
     principal.require("data", "read")
     catalog = open_catalog(Location.of(settings))
     found = []
-    for name in table_names(catalog):
-        table = catalog.load_table(name)
+    for name in tables or table_names(catalog):
+        table = open_table(catalog, name)
         snapshot = table.current_snapshot()
         counts = dict(snapshot.summary.additional_properties) if snapshot and snapshot.summary else {}
         found.append(

@@ -130,7 +130,8 @@ def owned(table: pa.Table, entity: Entity) -> pa.Table:
 def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
     """Return the wanted columns (None: all) in their declared types, and both times as int64.
 
-    A missing known_time is the event_time; a null id is refused. InvalidValue names the column.
+    A missing known_time is the event_time, an optional column that is missing is null; a null id is refused.
+    InvalidValue names the column.
     """
     require_unique(table.column_names)
     if KNOWN_TIME in table.column_names and table.num_rows:
@@ -138,9 +139,16 @@ def conform(source: EventSource, table: pa.Table, wanted: Sequence[str] | None =
     columns = {}
     for name in source.columns if wanted is None else wanted:
         dtype = source.columns[name]
-        if name not in table.column_names:
-            raise InvalidValue(name, f"events of {source.name} need this column{names_near(name, table.column_names)}")
-        columns[name] = cast(table[name], dtype, name)
+        if name in table.column_names:
+            columns[name] = cast(table[name], dtype, name)
+        elif name in source.optional:
+            columns[name] = pa.chunked_array([pa.nulls(table.num_rows, ARROW_TYPES[dtype])])
+        else:
+            raise InvalidValue(
+                name,
+                f"events of {source.name} need this column{names_near(name, table.column_names)}",
+                hint=f"if producers do not send it yet: optional=({name!r},) in the source's definition",
+            )
     if source.id in columns and columns[source.id].null_count:
         raise InvalidValue(source.id, "an event without an id cannot be told from another")
     event_time = times(table, EVENT_TIME)

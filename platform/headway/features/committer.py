@@ -86,8 +86,9 @@ class Committer:
         Returns the snapshot of the last batch given; 0 for a table that never got a row. Raises Unavailable where the
         catalog is locked or the disk is full: no snapshot has a part of the batches then, and they may be repeated.
         """
-        found = self.append_all([(table, data, batch_id) for data, batch_id in batches])
-        return found[batches[-1][1]] if batches else self._current(spec_of(table))
+        if not batches:
+            return self._current(spec_of(table))
+        return self.append_all([(table, data, batch_id) for data, batch_id in batches])[batches[-1][1]]
 
     def append_all(self, batches: Sequence[tuple[EventSource | TableSpec, Batch, str]]) -> dict[str, int]:
         """Append batches of one table in one commit, and return the snapshot that holds each, by id.

@@ -7,6 +7,7 @@ so nothing else has to be remembered; what is breaking under one name is refused
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from headway.core.canonical import canonical, sha256
@@ -43,13 +44,13 @@ def version_name(view: View) -> str:
 
 
 def view_of(described: Mapping[str, Any], source: EventSource) -> View:
-    """Return the view that `describe` described."""
+    """Return the view that `describe` described, over a source whose columns may have got wider types since."""
     entity = Entity.of(described)
     if described.get("kind") == "row":
         return RowView(
             name=described["name"],
             entity=entity,
-            source=source,
+            source=replace(source, columns={**source.columns, **described["columns"]}),
             columns=tuple(described["columns"]),
             ttl=described["ttl"],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,10 +114,10 @@ def open_table(catalog: Catalog, name: str) -> Table:
     """Return an existing table; NotFound lists those there are."""
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
-    try:
-        return catalog.load_table(name)
-    except (NoSuchTableError, NoSuchNamespaceError):
-        raise NotFound("lake table", name, known=table_names(catalog)) from None
+    with suppress(NoSuchTableError, NoSuchNamespaceError):
+        if "." in name:
+            return catalog.load_table(name)
+    raise NotFound("lake table", name, known=table_names(catalog))
 
 
 def from_lake(data: pa.Table) -> pa.Table:

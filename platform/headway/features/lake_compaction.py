@@ -16,6 +16,7 @@ from headway.features.lake_files import Write, described, in_order, live_files, 
 from headway.features.lake_layout import LakeFile, groups, step
 from headway.features.lake_manifests import replacing
 from headway.features.lake_memory import COMPACTED, STAMP, stamp_of
+from headway.features.lake_transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -84,7 +85,7 @@ def put_in_place(table: Table, merge: Merge, made: Sequence[DataFile]) -> Compac
     """
     properties = {COMPACTED: "true", STAMP: str(stamp_of(table.current_snapshot()))}
     replaced = [file for group in merge.groups for file in group]
-    with table.transaction() as change:
+    with changing(table) as change:
         update = replacing(change, properties)
         for file in replaced:
             update.delete_data_file(merge.files[file.path])

@@ -17,6 +17,7 @@ from headway.features.lake_files import delete
 from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side, remembered, write_side
 from headway.features.lake_pins import abandoned
 from headway.features.lake_retention import Retention, expirable
+from headway.features.lake_transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import ManifestFile
@@ -103,7 +104,7 @@ def expire(table: Table, expiry: Expiry) -> bool:
     held = {ref.snapshot_id for ref in metadata.refs.values()}
     if expiry.snapshots & held or any(table.properties.get(name) != path for name, path in expiry.before.items()):
         return False
-    with table.transaction() as change:
+    with changing(table) as change:
         change.set_properties(dict(expiry.after))
         if expiry.snapshots:
             update = ExpireSnapshots(change)

@@ -19,6 +19,7 @@ from headway.features.lake import file_schema
 from headway.features.lake_layout import LakeFile
 from headway.features.lake_manifests import live
 from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side
+from headway.features.lake_transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.expressions import BooleanExpression
@@ -45,7 +46,7 @@ def write_rows(table: Table, rows: pa.Table, write: Write) -> list[DataFile]:
 def add_rows(table: Table, rows: pa.Table, properties: dict[str, str], write: Write) -> None:
     """Commit rows as a snapshot with properties in its summary."""
     made = write_rows(table, rows, write)
-    with table.transaction() as change:
+    with changing(table) as change:
         update = change.update_snapshot(snapshot_properties=properties).fast_append()
         for file in made:
             update.append_data_file(file)

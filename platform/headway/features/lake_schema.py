@@ -7,15 +7,19 @@ goes on, because the table remembers all the schemas that it had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from headway.core.errors import DefinitionError
 from headway.core.times import EVENT_TIME, INGESTED_AT, KNOWN_TIME
-from headway.features.lake import PURPOSES, TableSpec
+from headway.features.definitions import EventSource
+from headway.features.lake import PURPOSES, Location, TableSpec, open_catalog, spec_of
+from headway.features.lake_faults import lake_faults
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -114,6 +118,20 @@ def require_growth(spec: TableSpec, table: Table) -> Growth:
             "the lake table has no buckets", field=f"{spec.name}.bucket_by", expected="none; or a table of another name"
         )
     return grown
+
+
+def require_sources(location: Location, sources: Iterable[EventSource]) -> None:
+    """Raise DefinitionError where a source's table in the lake cannot grow into its definition; nothing is changed."""
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+    embedded = location.catalog_uri.removeprefix("sqlite:///")
+    if embedded != location.catalog_uri and not Path(embedded).exists():
+        return
+    with lake_faults("look at the lake"):
+        catalog = open_catalog(location)
+        for source in sources:
+            with suppress(NoSuchTableError, NoSuchNamespaceError):
+                require_growth(spec_of(source), catalog.load_table(source.table))
 
 
 def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:

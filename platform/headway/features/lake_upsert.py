@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from headway.core.errors import InvalidValue, NotFound
 from headway.features.lake_files import Write, bucket_key, described, in_order, live_files, read_rows, write_rows
+from headway.features.lake_transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -34,7 +35,7 @@ def require_keys(name: str, rows: pa.Table, keys: Sequence[str]) -> None:
 def replace_rows(table: Table, rows: pa.Table, keys: Sequence[str], properties: dict[str, str], write: Write) -> None:
     """Commit rows in place of those with the same keys, in one snapshot."""
     wanted = rows.select(list(keys)).combine_chunks()
-    with table.transaction() as change:
+    with changing(table) as change:
         update = change.update_snapshot(snapshot_properties=properties).overwrite()
         for path, file in _candidates(table, rows, keys).items():
             data = read_rows(table, [path])

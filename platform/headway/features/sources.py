@@ -46,6 +46,10 @@ class EventSource:
     refused. Raise it for facts that are announced before they hold."""
     expectations: tuple[Expectation, ...] = ()
     """What its batches promise; one that breaks its promise is quarantined whole (`features.quality`)."""
+    optional: tuple[str, ...] = ()
+    """Columns that an event may lack, which are null then: such as were added while producers do not send them yet.
+    Columns may be added anywhere, and a float32 may become a float64; rows from before are null there. Nothing else
+    about a column can change."""
     outcomes: OutcomesOf | None = None
     """Outcomes posted for a use case's decisions become events of this source; columns that neither decision nor
     outcome has are null. The id is the service's `event_id`, or made from the decision's (`features.outcomes`)."""
@@ -59,6 +63,14 @@ class EventSource:
         require_tags(self.tags, self.columns, field=f"{self.name}.tags")
         for name in ("id", "bucket_by"):
             self.require_column(getattr(self, name), field=f"{self.name}.{name}")
+        for name in self.optional:
+            self.require_column(name, field=f"{self.name}.optional")
+        if self.id in self.optional:
+            raise DefinitionError(
+                "an event without an id cannot be told from another",
+                field=f"{self.name}.optional",
+                expected=f"columns other than {self.id!r}",
+            )
         if self.retracts is not None and self.columns.get(self.retracts) != "bool":
             raise DefinitionError(
                 f"the source has no bool column {self.retracts!r}",

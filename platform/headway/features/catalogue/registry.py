@@ -24,6 +24,7 @@ from headway.features.definitions import FeatureService
 from headway.features.evolution import require_compatible
 from headway.features.feast.objects import entities_of, feast_table, joined, marks
 from headway.features.lake import Location
+from headway.features.lake_schema import require_sources
 from headway.governance.audit_event import AuditSink
 from headway.governance.files import PUBLIC, write_atomic
 
@@ -73,8 +74,8 @@ def apply(
 
     Raises:
         Forbidden: Without the scope; recorded.
-        DefinitionError: Where two services mean different views by one name, or a view of a known name is about
-            another entity or source.
+        DefinitionError: Where two services mean different views by one name, a view of a known name is about
+            another entity or source, or a source changed otherwise than its table in the lake can grow.
     """
     _unambiguous(services)
     try:
@@ -85,6 +86,8 @@ def apply(
         raise
     before = applied(settings)
     _compatible(services, before)
+    sources = {view.source.name: view.source for service in services for view in service.stored}
+    require_sources(Location.of(settings), sources.values())
     known = {entry.name: entry.sha256 for entry in before}
     cards = {entry.name: entry.card for entry in before}
     changed = [

@@ -1,8 +1,9 @@
 """From messages to rows of a source: what cannot be one becomes a dead letter that says why.
 
 Pure: the same messages and the same horizon give the same rows, so that a batch can be made again after a crash. A
-message is a JSON object with the source's columns and `event_time`; without `known_time` an event was known when the
-stream took it. A row that alone breaks what its source promises is refused too.
+message is a JSON object with the source's columns, but for those that are optional, and `event_time`; without
+`known_time` an event was known when the stream took it. A row that alone breaks what its source promises is refused
+too.
 """
 
 from __future__ import annotations
@@ -83,8 +84,14 @@ class Decoder:
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
             (f"c{i}", _TYPES[dtype] if name == source.id else _TYPES[dtype] | None)
             for i, (name, dtype) in enumerate(source.columns.items())
+            if name not in source.optional
         ]
         fields += [("event", _Time), ("known", _Time | None, None)]
+        fields += [
+            (f"c{i}", _TYPES[dtype] | None, None)
+            for i, (name, dtype) in enumerate(source.columns.items())
+            if name in source.optional
+        ]
         rename = {f"c{i}": name for i, name in enumerate(self._names)} | {"event": EVENT_TIME, "known": KNOWN_TIME}
         loose = msgspec.defstruct("Event", fields, rename=rename, gc=False)
         strict = msgspec.defstruct("StrictEvent", fields, rename=rename, gc=False, forbid_unknown_fields=True)
