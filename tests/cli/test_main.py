@@ -34,7 +34,7 @@ COMMANDS = (
         "lake compact",
         "lake expire",
     ),
-    *("stream run", "stream status", "stream stop", "stream skip"),
+    *("stream run", "stream status", "stream stop", "stream skip", "stream feed"),
     *("quality list", "quality show", "quality release", "quality drop", "quality profile"),
 )
 

@@ -8,8 +8,9 @@ from headway.core.clock import SystemClock
 from headway.core.errors import CorruptState
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.committer_actor import APPENDS_PER_EXPIRY, committer
+from headway.features.committer_actor import committer
 from headway.features.lake import Location, open_catalog, write_spool
+from headway.features.lake_upkeep import APPENDS_PER_EXPIRY
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE

@@ -13,8 +13,9 @@ from headway.features.backlog import Backlog
 from headway.features.committer import Committer
 from headway.features.evolution import version_name
 from headway.features.lake import Location, TableSpec, open_catalog
+from headway.features.lake_compaction import Compacted
+from headway.features.lake_expiry import Expired
 from headway.features.lake_retention import Retention
-from headway.features.lake_upkeep import Compacted, Expired
 from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ def feed(
     principal: Principal,
     progress: Progress,
     name: str,
-    feeds: Sequence[Feed],
+    find: Callable[[], Sequence[Feed]],
     *,
     restart: bool = False,
     every_s: float | None = None,
@@ -36,7 +36,7 @@ def feed(
         principal: Who asks; needs `ingest:<source>`.
         progress: Where each feed is a stage.
         name: Of the source.
-        feeds: What to read; the command's module makes them.
+        find: Returns what to read, each time anew: a folder may have more files then.
         restart: Begin anew, as if nothing had been read before.
         every_s: Read again after so many seconds, until interrupted: then the report is of all readings. Once one was
             read, a source that is away is asked again at the next turn.
@@ -62,7 +62,7 @@ def feed(
     _record(at, principal, name, "intended")
     try:
         while True:
-            _turn(feeds, into, report, progress, restart=restart and turn == 0, lenient=turn > 0)
+            _turn(find(), into, report, progress, restart=restart and turn == 0, lenient=turn > 0)
             if every_s is None:
                 break
             turn += 1
@@ -82,6 +82,7 @@ def _turn(
     feeds: Sequence[Feed], into: Into, report: FeedReport, progress: Progress, *, restart: bool, lenient: bool
 ) -> None:
     """Read each feed to its end; where `lenient`, one that is away is left to the next turn."""
+    known = report.before
     for one in feeds:
         before = report.read
         with progress.stage(_short(one.name)) as stage:
@@ -92,6 +93,8 @@ def _turn(
                     raise
                 stage.note(str(error))
             stage.note(f"{report.read - before:,} rows")
+    if lenient:  # what a turn before has read is in the report already
+        report.before = known
 
 
 def _short(name: str) -> str:

@@ -71,9 +71,10 @@ def run(
         partitions: Of topics that are not there yet; Conflict where one has another number.
         actors: How many share the partitions of a topic; Conflict where another number runs.
     """
-    from headway.cluster.events import deploy_events  # imports Serve
-
     chosen = _allowed(at, principal, "stream.run", sources)
+    # Serve reads its environment at import: only now this process has it
+    from headway.cluster.events import deploy_events
+
     with progress.stage("start streams") as stage:
         started = [_start(at, source, partitions, actors) for source in chosen]
         stage.note(", ".join(one.source for one in started))

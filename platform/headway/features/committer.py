@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from uuid import UUID
@@ -25,18 +28,19 @@ from headway.features.lake import (
     Location,
     TableSpec,
     batch_list,
-    conform_table,
-    ensure_table,
+    file_schema,
     open_catalog,
     open_table,
     read_spool,
     spec_of,
 )
+from headway.features.lake_compaction import Compacted, plan_merge, put_in_place, write_merged
+from headway.features.lake_expiry import Expired, Expiry, drop_abandoned, expire, plan_expiry
 from headway.features.lake_faults import lake_faults
 from headway.features.lake_files import Write, add_rows, remove_orphans
-from headway.features.lake_memory import BATCHES, STAMP, committed, stamp_of
+from headway.features.lake_memory import BATCHES, REMEMBERED, STAMP, committed, stamp_of
 from headway.features.lake_retention import Retention
-from headway.features.lake_upkeep import Compacted, Expired, compact_step, expire_step
+from headway.features.lake_schema import conform_table, ensure_table
 from headway.features.lake_upsert import replace_rows, require_keys
 
 if TYPE_CHECKING:
@@ -50,7 +54,7 @@ _PAUSE_S = 0.1
 
 
 class Committer:
-    """Commits in this process.
+    """Commits in this process; threads may share it.
 
     Any number may run on one catalog: whoever finds that another was first looks again at what is committed. The
     embedded catalog locks so coarsely, though, that one does more than several; so a cluster has one.
@@ -60,8 +64,11 @@ class Committer:
         with lake_faults("open the lake"):
             self._catalog = open_catalog(location)
         self._clock = clock or SystemClock()
+        self._lock = threading.RLock()
+        """Held while something is committed or looked up, never while files are merged."""
         self._tables: dict[str, Table] = {}
-        self._columns: dict[str, dict[str, str]] = {}
+        self._specs: dict[str, list[TableSpec]] = defaultdict(list)
+        """Definitions that tables are known to take."""
         self._committed: dict[str, dict[str, int]] = {}
         self._failed: dict[str, set[UUID]] = defaultdict(set)
         """Writes that failed, by table, whose files may still lie there."""
@@ -79,8 +86,18 @@ class Committer:
         Returns the snapshot of the last batch given; 0 for a table that never got a row. Raises Unavailable where the
         catalog is locked or the disk is full: no snapshot has a part of the batches then, and they may be repeated.
         """
-        spec = spec_of(table)
-        return self._insist(spec.name, f"append to {spec.name}", lambda: self._write(spec, batches))
+        found = self.append_all([(table, data, batch_id) for data, batch_id in batches])
+        return found[batches[-1][1]] if batches else self._current(spec_of(table))
+
+    def append_all(self, batches: Sequence[tuple[EventSource | TableSpec, Batch, str]]) -> dict[str, int]:
+        """Append batches of one table in one commit, and return the snapshot that holds each, by id.
+
+        Each comes with the definition that it was made by, which may be older than the table. Otherwise like
+        `append_many`.
+        """
+        named = [(spec_of(table), data, batch_id) for table, data, batch_id in batches]
+        name = named[0][0].name
+        return self._insist(name, f"append to {name}", lambda: self._write(named))
 
     def upsert(self, table: EventSource | TableSpec, data: Batch, batch_id: str, keys: Sequence[str]) -> int:
         """Put rows in the place of those with the same keys, add those without, and return the snapshot.
@@ -89,42 +106,53 @@ class Committer:
         or repeated. What was filled from the replaced rows does not change: use it for tables of facts, not of events.
         """
         spec = spec_of(table)
-        return self._insist(
-            spec.name, f"upsert into {spec.name}", lambda: self._write(spec, [(data, batch_id)], tuple(keys))
+        found = self._insist(
+            spec.name, f"upsert into {spec.name}", lambda: self._write([(spec, data, batch_id)], tuple(keys))
         )
+        return found[batch_id]
 
     def ensure(self, table: EventSource | TableSpec) -> None:
-        """Create the table if it is new."""
-        spec = spec_of(table)
-        self._insist(spec.name, f"open {spec.name}", lambda: self._known(spec))
+        """Create the table if it is new, and let it grow into its definition."""
+        self._current(spec_of(table))
 
-    def compact_step(self, name: str, *, whole: bool = False) -> Compacted:
+    def _current(self, spec: TableSpec) -> int:
+        return self._insist(spec.name, f"open {spec.name}", lambda: _snapshot(self._taking(spec)))
+
+    def compact_step(self, name: str, *, whole: bool = False, level: bool = False) -> Compacted:
         """Merge some small files of a table: about a second of work; `left` says whether another step is due.
 
-        Only files of one size are merged as a rule, which bounds their number at little cost; `whole` merges all.
+        Only files of one size are merged as a rule, which bounds their number at little cost; `level` merges also what
+        is much beside the largest file, `whole` all. Appends wait for the last part only, the commit.
         """
-        write = Write()
+        from pyiceberg.exceptions import ValidationException
 
-        def act() -> Compacted:
-            try:
-                return compact_step(self._opened(name), write, whole=whole)
-            except Exception:
-                self._failed[name].add(write.id)
-                raise
-
-        return self._insist(name, f"compact {name}", act)
+        what, write = f"compact {name}", Write()
+        merge = self._insist(name, what, lambda: plan_merge(self._opened(name), whole=whole, level=level))
+        if merge is None:
+            return Compacted()
+        try:
+            with lake_faults(what):
+                made = write_merged(merge, write)
+            return self._insist(name, what, lambda: put_in_place(self._opened(name), merge, made))
+        except ValidationException:  # what was merged is not in the table any more: the next step plans anew
+            self._clean(name, write)
+            return Compacted(left=1)
+        except Exception:
+            self._clean(name, write)
+            raise
 
     def expire_step(self, name: str, keep: Collection[int] = (), retention: Retention | None = None) -> Expired:
         """Let some old snapshots of a table go, and files whose grace is over; `left` says whether more are due."""
-        done = self._insist(
-            name,
-            f"expire {name}",
-            lambda: expire_step(self._opened(name), keep, self._clock.now(), retention or Retention()),
-        )
-        if done.snapshots:
-            self._committed.pop(name, None)
-            self._tables.pop(name, None)
-        return done
+        what, rule = f"expire {name}", retention or Retention()
+        for _ in range(_ATTEMPTS):
+            table = self._insist(name, what, lambda: self._without_abandoned(name))
+            with lake_faults(what):
+                expiry = plan_expiry(table, keep, self._clock.now(), rule)
+            if expiry is None:
+                return Expired()
+            if self._insist(name, what, partial(self._expire, name, expiry)):
+                return expiry.done
+        raise _crowded(what)
 
     def remove_orphans(self, name: str, older_than: int = DAY) -> int:
         """Delete files that nothing names and that are older than some microseconds; return how many."""
@@ -145,6 +173,19 @@ class Committer:
         for name in tables:
             self._insist(name, f"unpin {name}", partial(self._release, name, pin))
 
+    def _without_abandoned(self, name: str) -> Table:
+        table = self._reopened(name)
+        drop_abandoned(table, self._clock.now())
+        return copy(table)
+
+    def _expire(self, name: str, expiry: Expiry) -> bool:
+        return expire(self._reopened(name), expiry)
+
+    def _reopened(self, name: str) -> Table:
+        """Return the table as the catalog has it now: pins and side files are guarded by no requirement of a commit."""
+        self._tables.pop(name, None)
+        return self._opened(name)
+
     def _hold(self, name: str, snapshot_id: int, pin: str) -> None:
         table = self._opened(name)
         if table.snapshot_by_id(snapshot_id) is None:
@@ -159,37 +200,40 @@ class Committer:
         if pin in table.metadata.refs:
             table.manage_snapshots().remove_tag(pin).commit()
 
-    def _write(self, spec: TableSpec, batches: Sequence[tuple[Batch, str]], keys: tuple[str, ...] | None = None) -> int:
-        known = self._known(spec)
-        opened = self._tables[spec.name]
+    def _write(
+        self, batches: Sequence[tuple[TableSpec, Batch, str]], keys: tuple[str, ...] | None = None
+    ) -> dict[str, int]:
+        name = batches[0][0].name
+        for spec, _, _ in batches:
+            opened = self._taking(spec)
+        known = self._committed[name]
         stamp = max(self._clock.now(), stamp_of(opened.current_snapshot()) + 1)
+        schema = file_schema(opened.schema().as_arrow())
         new: dict[str, pa.Table] = {}
-        for data, batch_id in batches:
+        for spec, data, batch_id in batches:
             if not batch_id or "," in batch_id:
                 raise InvalidValue("batch_id", f"{batch_id!r}", hint="some text without comma")
             if batch_id not in known and batch_id not in new:
                 rows = data if isinstance(data, pa.Table) else read_spool(Path(data))
-                new[batch_id] = conform_table(spec, rows, stamp)
+                new[batch_id] = conform_table(spec, rows, stamp, schema)
         rows = pa.concat_tables(new.values()) if new else None
         if rows is not None and rows.num_rows:
             properties = {BATCHES: batch_list(new), STAMP: str(stamp)}
             write = Write()
             if keys is not None:
-                require_keys(spec.name, rows, keys)
+                require_keys(name, rows, keys)
             try:
                 if keys is None:
                     add_rows(opened, rows, properties, write)
                 else:
                     replace_rows(opened, rows, keys, properties, write)
             except Exception:
-                self._failed[spec.name].add(write.id)
+                self._failed[name].add(write.id)
                 raise
-            if self._failed[spec.name]:
-                remove_orphans(opened, writes=self._failed.pop(spec.name))
-        snapshot = opened.current_snapshot()
-        current = 0 if snapshot is None else snapshot.snapshot_id
-        known.update(dict.fromkeys(new, current))
-        return known[batches[-1][1]] if batches else current
+            if self._failed[name]:
+                remove_orphans(opened, writes=self._failed.pop(name))
+        known.update(dict.fromkeys(new, _snapshot(opened)))
+        return {batch_id: known[batch_id] for _, _, batch_id in batches}
 
     def _insist(self, name: str, what: str, act: Callable[[], _T]) -> _T:
         """Run an act on a table; where another writer was first, look at the table anew and run it again."""
@@ -198,16 +242,22 @@ class Committer:
         with lake_faults(what):
             for attempt in range(_ATTEMPTS):
                 try:
-                    return act()
+                    with self._lock:
+                        return self._guarded(name, act)
                 except CommitFailedException:
-                    self._forget(name, clean=True)
                     time.sleep(random.uniform(0, _PAUSE_S * (attempt + 1)))
-                except HeadwayError:
-                    raise
-                except Exception as error:
-                    self._forget(name, clean=isinstance(error, OSError))
-                    raise
-        raise Unavailable(f"{what}: others keep committing", retry_after_s=_PAUSE_S, hint="repeat it")
+        raise _crowded(what)
+
+    def _guarded(self, name: str, act: Callable[[], _T]) -> _T:
+        from pyiceberg.exceptions import CommitFailedException
+
+        try:
+            return act()
+        except HeadwayError:
+            raise
+        except Exception as error:
+            self._forget(name, clean=isinstance(error, OSError | CommitFailedException))
+            raise
 
     def _forget(self, name: str, *, clean: bool) -> None:
         """Take the table anew from the catalog next time, and remove what a failed write left: now, or later."""
@@ -222,17 +272,34 @@ class Committer:
 
     def _opened(self, name: str) -> Table:
         if name not in self._tables:
-            table = open_table(self._catalog, name)
-            self._committed.setdefault(name, {}).update(committed(table))
-            self._tables[name] = table
+            self._remember(name, open_table(self._catalog, name))
         return self._tables[name]
 
-    def _known(self, spec: TableSpec) -> dict[str, int]:
-        """Return the batches committed to a table so far, read once; the table has the columns."""
-        columns = self._columns.setdefault(spec.name, {})
-        if spec.name not in self._tables or not spec.columns.items() <= columns.items():
-            table = ensure_table(self._catalog, spec)
-            self._committed.setdefault(spec.name, {}).update(committed(table))
-            self._tables[spec.name] = table
-        columns.update(spec.columns)
-        return self._committed[spec.name]
+    def _taking(self, spec: TableSpec) -> Table:
+        """Return the table, made or grown so that it takes a definition."""
+        specs = self._specs[spec.name]
+        if spec.name not in self._tables or spec not in specs:
+            self._remember(spec.name, ensure_table(self._catalog, spec))
+            specs += [spec] if spec not in specs else []
+        return self._tables[spec.name]
+
+    def _remember(self, name: str, table: Table) -> None:
+        known = self._committed.setdefault(name, {})
+        known.update(committed(table))
+        for batch_id in list(islice(known, max(0, len(known) - 2 * REMEMBERED))):
+            del known[batch_id]
+        self._tables[name] = table
+
+    def _clean(self, name: str, write: Write) -> None:
+        """Let the next write remove what another left that came to nothing."""
+        with self._lock:
+            self._failed[name].add(write.id)
+
+
+def _snapshot(table: Table) -> int:
+    snapshot = table.current_snapshot()
+    return 0 if snapshot is None else snapshot.snapshot_id
+
+
+def _crowded(what: str) -> Unavailable:
+    return Unavailable(f"{what}: others keep committing", retry_after_s=_PAUSE_S, hint="repeat it")

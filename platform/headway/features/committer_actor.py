@@ -1,95 +1,75 @@
-"""The writer of a cluster's lake: one named actor commits for everybody, and keeps the tables in order as it does.
+"""The writer of a cluster's lake: one named actor commits for everybody, and keeps the tables in order beside it.
 
 The embedded catalog is slow under concurrent writers, and small commits make small files; so writers hand over
-batches. Upkeep follows the number of appends and goes in steps of about a second, between which appends get their turn.
+batches, and those that wait for one table are committed together.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
+from headway.core.clock import SystemClock
 from headway.core.errors import HeadwayError
 from headway.core.ray_session import run_in_background
 from headway.core.settings import Settings
 from headway.core.times import DAY
 from headway.features.committer import Batch, Committer
 from headway.features.definitions import EventSource
-from headway.features.lake import Location, TableSpec, spec_of
+from headway.features.group_commit import GroupCommit
+from headway.features.lake import Location, TableSpec
+from headway.features.lake_compaction import Compacted
+from headway.features.lake_expiry import Expired
 from headway.features.lake_retention import Retention
-from headway.features.lake_upkeep import Compacted, Expired
+from headway.features.lake_upkeep import IDENTITY, Upkeep
+from headway.governance.audit import audit_log
+from headway.governance.audit_event import AuditSink
 
-_LOG = logging.getLogger(__name__)
 ACTOR = "headway-committer"
 NAMESPACE = "headway"
-APPENDS_PER_COMPACTION = 8
-APPENDS_PER_EXPIRY = 32
+CALLERS = 64
+"""Calls that are taken at a time; others wait before the actor."""
 
 
 class _Committers:
-    """What runs in the actor: one committer per lake, made on first use, and the upkeep that appends make due."""
+    """What runs in the actor, in as many threads as callers wait: a committer per lake, made on first use."""
 
     def __init__(self) -> None:
         run_in_background()
-        self._by_location: dict[Location, Committer] = {}
-        self._appends: Counter[tuple[Location, str]] = Counter()
+        self._guard = Lock()
+        self._by_location: dict[Location, _Lake] = {}
 
-    def act(self, location: Location, method: str, *given: Any, **named: Any) -> Any:
-        return getattr(self._of(location), method)(*given, **named)
+    def act(self, settings: Settings, method: str, *given: Any, **named: Any) -> Any:
+        return getattr(self._of(settings).committer, method)(*given, **named)
 
     def append_many(
-        self, location: Location, table: EventSource | TableSpec, batches: Sequence[tuple[Batch, str]]
+        self, settings: Settings, table: EventSource | TableSpec, batches: Sequence[tuple[Batch, str]]
     ) -> int:
-        snapshot = self._of(location).append_many(table, batches)
-        name = spec_of(table).name
-        self._appends[location, name] += 1
-        if self._appends[location, name] % APPENDS_PER_COMPACTION == 0:
-            self._later("compact", location, name)
-        if self._appends[location, name] % APPENDS_PER_EXPIRY == 0:
-            self._later("expire", location, name)
-        return snapshot
+        return self._of(settings).commits.append_many(table, batches)
 
-    def compact(self, location: Location, name: str) -> None:
-        """One step, and another after whatever waits by then, until nothing is left."""
-        with _told(f"compact {name}"):
-            if self._of(location).compact_step(name).left:
-                self._later("compact", location, name)
-
-    def expire(self, location: Location, name: str) -> None:
-        """The same for snapshots."""
-        with _told(f"expire {name}"):
-            if self._of(location).expire_step(name).left:
-                self._later("expire", location, name)
-
-    def _later(self, method: str, location: Location, name: str) -> None:
-        import ray
-
-        getattr(ray.get_runtime_context().current_actor, method).remote(location, name)
-
-    def _of(self, location: Location) -> Committer:
-        if location not in self._by_location:
-            self._by_location[location] = Committer(location)
-        return self._by_location[location]
+    def _of(self, settings: Settings) -> _Lake:
+        location = Location.of(settings)
+        with self._guard:
+            if location not in self._by_location:
+                self._by_location[location] = _Lake(location, audit_log(settings, IDENTITY, SystemClock()))
+            return self._by_location[location]
 
 
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Log what goes wrong with upkeep that nobody waits for; it is tried again when it is due next."""
-    try:
-        yield
-    except Exception:
-        _LOG.exception("%s failed", what)
+class _Lake:
+    """One lake: its committer, the queue before it and the upkeep beside it."""
+
+    def __init__(self, location: Location, audit: AuditSink) -> None:
+        self.committer = Committer(location)
+        self.commits = GroupCommit(self.committer, Upkeep(self.committer, audit).appended)
 
 
 class CommitterClient:
     """Speaks to the actor, with the same methods as `Committer`."""
 
-    def __init__(self, actor: Any, location: Location) -> None:
+    def __init__(self, actor: Any, settings: Settings) -> None:
         self._actor = actor
-        self._location = location
+        self._settings = settings
 
     def append(self, table: EventSource | TableSpec, data: Batch, batch_id: str) -> int:
         """Append one batch; see `Committer.append`."""
@@ -97,7 +77,7 @@ class CommitterClient:
 
     def append_many(self, table: EventSource | TableSpec, batches: Sequence[tuple[Batch, str]]) -> int:
         """Append several batches in one commit; see `Committer.append_many`."""
-        return int(_result(self._actor.append_many.remote(self._location, table, list(batches))))
+        return int(_result(self._actor.append_many.remote(self._settings, table, list(batches))))
 
     def upsert(self, table: EventSource | TableSpec, data: Batch, batch_id: str, keys: Sequence[str]) -> int:
         """Replace rows by key; see `Committer.upsert`."""
@@ -130,7 +110,7 @@ class CommitterClient:
         self._act("release", pin, sorted(tables))
 
     def _act(self, method: str, *given: Any, **named: Any) -> Any:
-        return _result(self._actor.act.remote(self._location, method, *given, **named))
+        return _result(self._actor.act.remote(self._settings, method, *given, **named))
 
 
 def committer(settings: Settings) -> CommitterClient:
@@ -147,10 +127,11 @@ def committer(settings: Settings) -> CommitterClient:
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=3,
+            max_concurrency=CALLERS,
         )
         .remote()
     )
-    return CommitterClient(actor, Location.of(settings))
+    return CommitterClient(actor, settings)
 
 
 def _result(reference: Any) -> Any:

@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
+from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME
 from headway.features.lake import file_schema
 from headway.features.lake_layout import LakeFile
+from headway.features.lake_manifests import live
 from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side
 
 if TYPE_CHECKING:
+    from pyiceberg.expressions import BooleanExpression
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
@@ -74,10 +77,29 @@ def read_rows(table: Table, files: Sequence[str]) -> pa.Table:
 def live_files(table: Table, snapshot: Snapshot | None) -> dict[str, DataFile]:
     """Return the data files of a snapshot by path."""
     found = {}
-    for manifest in [] if snapshot is None else snapshot.manifests(table.io):
+    for manifest in [] if snapshot is None else filter(live, snapshot.manifests(table.io)):
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             found[entry.data_file.file_path] = entry.data_file
     return found
+
+
+def matching(table: Table, snapshot: Snapshot | None, where: BooleanExpression | None) -> list[DataFile]:
+    """Return the data files of a snapshot that by their statistics may have rows for which a condition holds.
+
+    InvalidValue where the snapshot has row deletes, which only other tools write.
+    """
+    from pyiceberg.expressions.visitors import _InclusiveMetricsEvaluator
+    from pyiceberg.manifest import ManifestContent
+
+    if snapshot is None:
+        return []
+    if any(live(m) and m.content == ManifestContent.DELETES for m in snapshot.manifests(table.io)):
+        raise InvalidValue(".".join(table.name()), "holds row deletes, which are not read yet", hint="compact it")
+    files = list(live_files(table, snapshot).values())
+    if where is None:
+        return files
+    holds = _InclusiveMetricsEvaluator(table.schema(), where).eval
+    return [file for file in files if holds(file)]
 
 
 def described(file: DataFile) -> LakeFile:

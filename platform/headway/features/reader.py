@@ -15,7 +15,7 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from headway.core.clock import Clock
-from headway.core.errors import AccessError, Forbidden, InvalidValue, NotFound, Unauthenticated
+from headway.core.errors import AccessError, Forbidden, NotFound, Unauthenticated
 from headway.core.settings import Settings
 from headway.core.times import EVENT_TIME, INGESTED_AT, KNOWN_TIME, format_time
 from headway.core.types import Principal
@@ -29,12 +29,16 @@ from headway.features.lake import (
     moment,
     open_catalog,
     open_table,
+    spec_of,
 )
 from headway.features.lake_faults import lake_faults
+from headway.features.lake_files import described, matching
 from headway.features.lake_memory import stamp
+from headway.features.lake_schema import read_schema
 from headway.governance.audit_event import AuditSink
 
 if TYPE_CHECKING:
+    from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import Table
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,17 +169,12 @@ class LakeReader:
                 known=[str(s.snapshot_id) for s in opened.metadata.snapshots],
                 field=_name(table),
             )
-        files: list[tuple[str, int]] = []
-        if wanted:
-            for task in opened.scan(
-                row_filter=_prune(event_time, known_by, known_from, ingested_after), snapshot_id=wanted
-            ).plan_files():
-                if task.delete_files:
-                    raise InvalidValue(_name(table), "holds row deletes, which are not read yet", hint="compact it")
-                bucket = task.file.partition[0] if len(task.file.partition) else None
-                files.append((task.file.file_path, -1 if bucket is None else int(bucket)))
+        snapshot = opened.snapshot_by_id(wanted) if wanted else None
+        found = matching(opened, snapshot, _prune(event_time, known_by, known_from, ingested_after))
+        files = [(file.path, -1 if file.bucket is None else file.bucket) for file in map(described, found)]
         self._record(principal, resource, purpose, "done")
-        schema = opened.schema().as_arrow()
+        spec = None if isinstance(table, str) else spec_of(table)
+        schema = read_schema(opened.schema().as_arrow(), spec)
         return ReadPlan(table=_name(table), snapshot_id=wanted, schema=schema, files=tuple(sorted(files)))
 
     def _open(self, table: Readable) -> Table:
@@ -258,8 +257,9 @@ def _filter(
 
 def _prune(
     event_time: tuple[int, int] | None, known_by: int | None, known_from: int | None, ingested_after: int | None
-) -> str:
+) -> BooleanExpression | None:
     """Return the same condition for the catalog, which skips files by their statistics."""
+    from pyiceberg.expressions import parser
 
     def text(microseconds: int) -> str:
         return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
@@ -274,7 +274,7 @@ def _prune(
         parts.append(f"{KNOWN_TIME} >= '{text(known_from)}'")
     if ingested_after is not None:
         parts.append(f"{INGESTED_AT} > '{text(ingested_after)}'")
-    return " and ".join(parts) or "true"
+    return parser.parse(" and ".join(parts)) if parts else None
 
 
 def _name(table: Readable) -> str:

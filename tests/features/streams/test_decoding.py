@@ -12,7 +12,8 @@ from headway.core.times import DAY, HOUR
 from headway.features.arrow import conform, events_of
 from headway.features.definitions import EventSource, RowView
 from headway.features.ingest import require_past
-from headway.features.lake import conform_table, spec_of
+from headway.features.lake import spec_of
+from headway.features.lake_schema import conform_table, schema_of
 from headway.features.streams.decoding import Decoder
 from headway.features.streams.port import Message
 from tests.features.oracle import CARD, SOURCE, a_view
@@ -116,5 +117,5 @@ def test_whatever_comes_is_a_dead_letter_or_a_row_that_lake_and_views_take(value
     assert Decoder(SOURCE, [view, rows_view]).decode(given_messages, NOW).rows.equals(decoded.rows)
     require_past(SOURCE, decoded.rows, NOW)
     events_of(view, conform(SOURCE, decoded.rows))
-    lake = conform_table(spec_of(SOURCE), decoded.rows, NOW)
+    lake = conform_table(spec_of(SOURCE), decoded.rows, NOW, schema_of(spec_of(SOURCE)).as_arrow())
     assert isinstance(lake, pa.Table)

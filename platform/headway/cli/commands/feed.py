@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,8 +85,8 @@ def _feeds(
     changes: str | None,
     topic: str | None,
     time_unit: str,
-) -> list[Feed]:
-    """Return what is to be read; InvalidValue unless it is exactly one of files, a query, and change events."""
+) -> Callable[[], list[Feed]]:
+    """Return what finds the feeds; InvalidValue unless it is exactly one of files, a query, and change events."""
     from headway.core.errors import InvalidValue
     from headway.features.feeds.change_feeds import TopicFeed
     from headway.features.feeds.files import feeds_of
@@ -101,12 +102,15 @@ def _feeds(
             raise InvalidValue("--query", "needs --database, --query and --watermark")
         if changes is not None:
             raise InvalidValue("--changes", "rows of a query are no change events")
-        return [QueryFeed(database, query, watermark, columns, lookback=lookback)]
+        rows = QueryFeed(database, query, watermark, columns, lookback=lookback)
+        return lambda: [rows]
     if topic is not None:
-        return [TopicFeed(at.stream, topic, at.settings.stream_url, _changes(columns, changes, time_unit))]
+        messages = TopicFeed(at.stream, topic, at.settings.stream_url, _changes(columns, changes, time_unit))
+        return lambda: [messages]
     if changes is not None:
-        return _lines(paths, _changes(columns, changes, time_unit))
-    return feeds_of([Path(path) for path in paths], columns)
+        meaning = _changes(columns, changes, time_unit)
+        return lambda: _lines(paths, meaning)
+    return lambda: feeds_of([Path(path) for path in paths], columns)
 
 
 def _changes(columns: Columns, others: str | None, time_unit: str) -> Changes:

@@ -7,7 +7,9 @@ any days add up, and a difference between days needs no reference that was fixed
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,6 +34,7 @@ TEXTS = 64
 _PER_DOUBLING = 4
 _SMALLEST, _LARGEST = -10, 40
 _REMEMBERED = 256
+_PLACES = 1_024
 _ATTEMPTS = 20
 _KEY = "quality:profile:{source}:{place}"
 
@@ -42,6 +45,8 @@ class _Day(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     counts: bytes
     batches: list[str]
+    places: dict[str, int] = {}
+    """Place of a stream → the end of the stretch that was counted last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +88,43 @@ class Profiles:
 
     def add(self, source: EventSource, events: pa.Table, batch: str) -> None:
         """Count an ingested batch; one of the last batches of a day, repeated, counts once."""
+        name = sha256(batch.encode())[:16]
+
+        def again(day: _Day) -> bool:
+            return name in day.batches
+
+        self._add(source, events, again, lambda day: {"batches": [*day.batches, name][-_REMEMBERED:]})
+
+    def add_stretch(self, source: EventSource, events: pa.Table, place: str, end: int) -> None:
+        """Count a stretch of a stream that ends before an offset of a place; stretches come in order, or again."""
+
+        def again(day: _Day) -> bool:
+            return day.places.get(place, -1) >= end
+
+        def remembered(day: _Day) -> dict[str, Any]:
+            places = [*((other, at) for other, at in day.places.items() if other != place), (place, end)]
+            return {"places": dict(places[-_PLACES:])}
+
+        self._add(source, events, again, remembered)
+
+    def _add(
+        self,
+        source: EventSource,
+        events: pa.Table,
+        again: Callable[[_Day], bool],
+        remembered: Callable[[_Day], dict[str, Any]],
+    ) -> None:
         if not events.num_rows:
             return
         bins = layout(source)
         days = np.asarray(whole(events[KNOWN_TIME]).to_numpy(), np.int64) // DAY
         values = _matrix(source, events)
-        counter, name, same = Counter(bins), sha256(batch.encode())[:16], bins.sha256()
+        counter, same = Counter(bins), bins.sha256()
         for day in np.unique(days)[-KEPT:].tolist():
             chosen = values[days == day]
             _add(counter, chosen)
-            self._merge(source, same, DayCounts(day=day, rows=len(chosen), counts=counter.drain()), name)
+            more = DayCounts(day=day, rows=len(chosen), counts=counter.drain())
+            self._merge(source, same, more, again, remembered)
 
     def days(self, source: EventSource) -> list[DayCounts]:
         """Return the days there are, oldest first; those of other columns are left out."""
@@ -101,25 +133,28 @@ class Profiles:
         there = [day for day in found if day is not None and day.layout == same]
         return sorted((_counts(day) for day in there), key=lambda day: day.day)
 
-    def _merge(self, source: EventSource, layout_sha256: str, more: DayCounts, batch: str) -> None:
+    def _merge(
+        self,
+        source: EventSource,
+        layout_sha256: str,
+        more: DayCounts,
+        again: Callable[[_Day], bool],
+        remembered: Callable[[_Day], dict[str, Any]],
+    ) -> None:
         place = more.day % KEPT
+        fresh = _Day(day=more.day, layout=layout_sha256, rows=0, counts=b"", batches=[])
         for _ in range(_ATTEMPTS):
             old, version = self._read(source, place)
-            if old is not None and old.layout == layout_sha256:
-                if old.day > more.day or (old.day == more.day and batch in old.batches):
-                    return
-                kept = _counts(old) if old.day == more.day else None
-            else:
-                kept = None
-            batches = [] if kept is None or old is None else old.batches
-            day = _Day(
-                day=more.day,
-                layout=layout_sha256,
-                rows=more.rows + (0 if kept is None else kept.rows),
-                counts=zlib.compress(
-                    (more.counts if kept is None else more.counts + kept.counts).astype("<i8").tobytes()
-                ),
-                batches=[*batches, batch][-_REMEMBERED:],
+            if old is None or old.layout != layout_sha256 or old.day < more.day:
+                old = fresh
+            if old.day > more.day or again(old):
+                return
+            counts = _counts(old).counts + more.counts if old.counts else more.counts
+            day = msgspec.structs.replace(
+                old,
+                rows=old.rows + more.rows,
+                counts=zlib.compress(counts.astype("<i8").tobytes()),
+                **remembered(old),
             )
             try:
                 self._control.put(_key(source, place), msgspec.json.encode(day), expected=version)

@@ -12,6 +12,7 @@ import msgspec
 from headway.core.control import ControlStore
 from headway.core.errors import Conflict, CorruptState
 from headway.features.streams.port import Topic
+from headway.features.streams.quality import Tally
 
 _ATTEMPTS = 5
 
@@ -41,6 +42,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that were skipped because the stream no longer had them."""
     epoch: int = 0
     """Grows with every processor that takes over."""
+    promises: dict[str, Tally] = {}
+    """How the source keeps what it promised of many rows."""
     plan: Plan | None = None
 
 

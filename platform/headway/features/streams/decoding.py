@@ -2,7 +2,7 @@
 
 Pure: the same messages and the same horizon give the same rows, so that a batch can be made again after a crash. A
 message is a JSON object with the source's columns and `event_time`; without `known_time` an event was known when the
-stream took it.
+stream took it. A row that alone breaks what its source promises is refused too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from headway.core.types import Int64
 from headway.features.aggregates import HASHED
 from headway.features.arrow import ARROW_TYPES, numbers
 from headway.features.definitions import EventSource, View, WindowView
+from headway.features.quality.rows import row_breaches
 from headway.features.streams.port import Message
 
 _Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -38,6 +39,7 @@ _TYPES: dict[str, Any] = {
 }
 _FARTHEST = 999 * 365 * DAY
 _LARGEST = float(2**53)
+_REASON = 300
 _PLACE = re.compile(r"missing required field `(.*)`$| - at `\$\.([^`]*)`$")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -111,6 +113,9 @@ class Decoder:
         unknown -= {*self._names, EVENT_TIME, KNOWN_TIME}
         rows = self._table(found, [messages[place].published for place in places])
         refused = self.refused(rows, horizon)
+        for promise, broken in row_breaches(self._source, rows):
+            for row in np.flatnonzero(broken).tolist():
+                refused.setdefault(row, (promise.columns[0], promise.name[:_REASON]))
         if refused:
             reasons |= {places[row]: reason for row, reason in refused.items()}
             kept = np.ones(rows.num_rows, np.bool_)
@@ -183,6 +188,6 @@ def _microseconds(value: int | datetime) -> int:
 
 def _told(error: Exception) -> tuple[str, str]:
     """Return the field that an error of the decoder is about, if any, and what it says."""
-    line = str(error).partition("\n")[0][:300] or type(error).__name__
+    line = str(error).partition("\n")[0][:_REASON] or type(error).__name__
     found = _PLACE.search(line)
     return found[1] or found[2] if found else "", line

@@ -75,3 +75,5 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     unknown: tuple[str, ...]
     """Fields in messages that the source does not have."""
+    broken: tuple[str, ...] = ()
+    """What many rows together break of what the source promises, in words."""

@@ -30,6 +30,7 @@ from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import Decoder
 from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
+from headway.features.streams.quality import SegmentQuality, broken_promises
 from headway.features.streams.segment import Segment, batch_id
 from headway.features.streams.watermarks import LOST, PartitionWatermarks
 
@@ -50,6 +51,7 @@ class PartitionProcessor:
         )
         self._limit = parts.limits.batch_rows
         self._watermarks = PartitionWatermarks(parts.online_url)
+        self._quality = SegmentQuality(parts.control, parts.audit)
         self._claim: Claim | None = None
         self._topic: Topic | None = None
         self._segment: Segment | None = None
@@ -105,6 +107,7 @@ class PartitionProcessor:
             dead=0 if at is None else at.dead,
             lost=0 if at is None else at.lost,
             unknown=tuple(sorted(self._unknown)),
+            broken=() if at is None else broken_promises(at.promises),
         )
 
     @property
@@ -277,7 +280,7 @@ class PartitionProcessor:
             letters = table_of(self._parts.source.name, topic.name, self.partition, segment.dead)
             self._parts.committer.append(DEAD_LETTERS, letters, batch)
         if segment.rows:
-            self._parts.committer.append(self._parts.source, pa.concat_tables(segment.tables), batch)
+            self._parts.committer.append(self._parts.source, segment.table(), batch)
         segment.committed = True
         self._parts.audit.append(
             actor=principal.sub,
@@ -296,9 +299,14 @@ class PartitionProcessor:
             return
         claim, topic = self._opened()
         before = claim.checkpoint
+        batch = batch_id(topic, self.partition, segment.first, segment.end)
+        promises, source = before.promises, self._parts.source
+        if segment.rows:
+            promises = self._quality.after(segment.table(), segment.end, promises, source, self._principal(), batch)
         claim.save(
             msgspec.structs.replace(
                 before,
+                promises=promises,
                 offset=segment.end,
                 watermark=self._watermark,
                 rows=before.rows + segment.rows,

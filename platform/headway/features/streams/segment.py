@@ -48,6 +48,10 @@ class Segment:
     committed: bool = False
     """Whether the lake has it."""
 
+    def table(self) -> pa.Table:
+        """Return all rows; there are some."""
+        return pa.concat_tables(self.tables)
+
     def add(self, decoded: Decoded, end: int) -> None:
         """Append what a batch of messages before offset `end` held."""
         self.tables.append(decoded.rows)

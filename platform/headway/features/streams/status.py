@@ -75,6 +75,7 @@ def alarms(statuses: Sequence[PartitionStatus], sizes: Sequence[StateSize], budg
             found.append(f"{name}: {at.lost:,} messages were dropped by the stream unread")
         if at.unknown:
             found.append(f"{name}: unknown fields: {', '.join(at.unknown)}")
+        found += [f"{name}: {line}" for line in at.broken]
     for size in sizes:
         if size.bytes > budget.state_bytes:
             found.append(f"{size.view}: {size.bytes:,} bytes online (budget {budget.state_bytes:,})")
