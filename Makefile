@@ -3,11 +3,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := .venv-clients
 NAME ?= serving
 JOBS ?= 2
 
 .DELETE_ON_ERROR:
-.PHONY: venv demo test soak lint bench clean
+.PHONY: venv clients demo test soak lint bench clean
 
 venv: $(STAMP)
 
@@ -18,10 +19,18 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+clients: $(CLIENTS)/.installed
+
+# real clients of the serving protocol, as a user has them: in an environment of their own
+$(CLIENTS)/.installed: tests/clients/requirements.lock
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 demo: venv
 	$(BIN)/headway demo
 
-test: venv
+test: venv clients
 	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) $(TESTS)
 
 soak: venv
@@ -38,5 +47,5 @@ bench: venv
 
 clean:
 	@if test -x $(BIN)/headway; then $(BIN)/headway down; fi
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

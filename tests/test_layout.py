@@ -18,7 +18,11 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("platform/headway", "features", "training", "serve_apps", "monitoring", "benchmarks", "tests")
-SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+CLIENTS = ROOT / "tests" / "clients"
+"""Programs of another environment."""
+SOURCES = sorted(
+    path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if not path.is_relative_to(CLIENTS)
+)
 PINS = re.compile(r"^([A-Za-z0-9._-]+)(\[[a-z0-9,_-]+\])?==(\S+)")
 
 

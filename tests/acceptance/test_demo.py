@@ -33,6 +33,9 @@ def test_nothing_failed_nothing_was_skewed_and_nothing_was_missed(platform: Plat
     assert {name for name, verdict in verdicts.items() if verdict == "miss"} <= set(LATENCY)
     assert verdicts["no skew"] == verdicts["decision_log"] == verdicts["accuracy.roc_auc"] == "pass"
     assert verdicts["throughput.ceiling_rps"] == "not shown"
+    assert verdicts["velocity.purchases"] == "pass"
+    assert entry["velocity"]["seen"]
+    assert entry["velocity"]["purchases__count_7d"] == "0 → 10"
     assert sum(entry["latency_histogram"]) == 600
     assert all(stage["seconds"] >= 0 for stage in entry["stages"])
 

@@ -53,7 +53,7 @@ class Cluster:
         self.views: Sequence[View] = (VIEW,)
         self.actors: dict[str, list[Remote]] = {}
         self.filled: list[View] = []
-        self.deployed: list[Installation] = []
+        self.endpoints: list[Installation] = []
         self.audit = MemoryAudit()
         self.at = cast(
             Installation,
@@ -93,8 +93,8 @@ class Cluster:
         return self.actors[topic]
 
     def deploy(self, at: Installation) -> str:
-        self.deployed.append(at)
-        return "http://here"
+        self.endpoints.append(at)
+        return "http://here/v1/events"
 
     def acts(self) -> list[tuple[str, str, str]]:
         return [(event.action, event.resource, event.outcome) for event in self.audit.events]
@@ -137,7 +137,7 @@ def test_a_stream_is_started_watched_and_stopped(cluster: Cluster) -> None:
     (started,) = run(cluster, "payments", partitions=2)
     assert (started.partitions, started.actors, started.views) == (2, 1, (VIEW.name,))
     assert cluster.filled == [VIEW]
-    assert cluster.deployed == [cluster.at], "events are taken over HTTP too"
+    assert cluster.endpoints == [cluster.at], "events are taken over HTTP too"
     topic = cluster.stream.topic("payments")
     cluster.stream.publish(topic, [*(message(event) for event in payments(0, 30)), (b"k", b"poison")])
     until(lambda: sum(part.progress.rows for part in status(cluster, "payments")[0].partitions) == 30)

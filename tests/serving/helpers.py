@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import uvicorn
 
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import MemoryControlStore
@@ -49,9 +51,9 @@ schema = DecisionSchema.of(service)
 NOW = 1_700_000_000_000_000
 
 
-def run(work: Awaitable[T]) -> T:
+def run(work: Awaitable[T], within_s: float = 20.0) -> T:
     async def main() -> T:
-        return await asyncio.wait_for(work, 20)
+        return await asyncio.wait_for(work, within_s)
 
     return asyncio.run(main())
 
@@ -244,8 +246,27 @@ class Toy:
         names = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return sent[0]["status"], names, b"".join(message["body"] for message in sent[1:])
 
-    def call(self, work: Callable[[Toy], Awaitable[T]]) -> T:
+    def call(self, work: Callable[[Toy], Awaitable[T]], *, within_s: float = 20.0) -> T:
         try:
-            return run(work(self))
+            return run(work(self), within_s)
         finally:
             self.outcomes.close()
+
+
+@asynccontextmanager
+async def served(toy: Toy) -> AsyncIterator[int]:
+    """The gateway behind the server that Serve uses, on a port of its own."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["root_path"] = "/toy"
+        await toy.gateway(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http="httptools"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task

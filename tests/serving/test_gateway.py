@@ -3,17 +3,15 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from headway.core.errors import Unavailable
 from headway.serving import gateway
-from tests.serving.helpers import NOW, Toy
+from tests.serving.helpers import NOW, Toy, served
 
 BODY = json.dumps({"rows": [{"customer_id": 5, "shop": "a", "amount": 20.0}]}).encode()
 Message = dict[str, Any]
@@ -248,25 +246,6 @@ def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path) -> None:
     answers = toy.call(work)
     assert [answer[0] for answer in answers] == [200, 200, 503, 503, 503, 200]
     assert answers[2][1]["retry-after"] == "1"
-
-
-@asynccontextmanager
-async def served(toy: Toy) -> AsyncIterator[int]:
-    """The gateway behind the server that Serve uses, on a port of its own."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["root_path"] = "/toy"
-        await toy.gateway(scope, receive, send)
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http="httptools"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
 
 
 def request(token: bytes, length: int) -> bytes:

@@ -61,7 +61,7 @@ def run(
 ) -> list[Running]:
     """Start the streams of some sources, or of all, and return once each is at work; one that runs goes on.
 
-    The application that takes events over HTTP is rolled out with them (`cluster.events`).
+    The endpoint of events is deployed anew, so that it judges by the definitions that there are now.
 
     Args:
         at: The installation.
@@ -72,13 +72,13 @@ def run(
         actors: How many share the partitions of a topic; Conflict where another number runs.
     """
     chosen = _allowed(at, principal, "stream.run", sources)
-    # Serve reads its environment at import: only now this process has it
-    from headway.cluster.events import deploy_events
-
     with progress.stage("start streams") as stage:
         started = [_start(at, source, partitions, actors) for source in chosen]
         stage.note(", ".join(one.source for one in started))
-    with progress.stage("take events") as stage:
+    # Serve reads its environment at import: only now this process has it
+    from headway.cluster.events import deploy_events
+
+    with progress.stage("endpoint") as stage:
         stage.note(deploy_events(at))
     for one in started:
         with progress.stage(f"stream {one.source}") as stage:

@@ -62,6 +62,8 @@ def error_response(error: BaseException, request_id: str, *, inference: bool = F
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, HeadwayError) and status != 500:
         message = error.message if error.hint is None else f"{error.message} ({error.hint})"
+        if inference and error.field is not None:  # clients of the protocol show their users this text only
+            message = f"{error.field}: {message}"
         body = ErrorBody(error=message, code=error.code, field=error.field, request_id=request_id)
         if isinstance(error, CapacityError):
             headers = ((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()),)

@@ -197,24 +197,22 @@ class EventService:
         return good
 
     def _published(self, source: str, requests: Mapping[int, list[Pair]]) -> dict[int, int | Exception]:
-        """Publish all requests together; where a partition is full each alone, so that others still find room."""
+        """Publish all requests together; where partitions are full, only those that need one of them are refused."""
         if not requests:
             return {}
+        results: dict[int, int | Exception] = {request: len(pairs) for request, pairs in requests.items()}
+        writer = self._writers[source]
         try:
-            self._writers[source].publish([pair for pairs in requests.values() for pair in pairs])
+            writer.publish([pair for pairs in requests.values() for pair in pairs])
         except TopicFull as error:
-            if len(requests) == 1:
-                return dict.fromkeys(requests, error)
-            return {
-                request: outcome
-                for item in requests.items()
-                for request, outcome in self._published(source, dict([item])).items()
-            }
+            for request, pairs in requests.items():
+                if any(writer.partition(key) in error.partitions for key, _ in pairs):
+                    results[request] = own(error)
         except TopicGone:
             return {request: _no_topic(source) for request in requests}
         except HeadwayError as error:
             return {request: own(error) for request in requests}
-        return {request: len(pairs) for request, pairs in requests.items()}
+        return results
 
 
 def _no_topic(source: str) -> NotFound:

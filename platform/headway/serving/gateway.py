@@ -31,8 +31,8 @@ _LINGERING = 8 * BODY_LIMIT
 it, and the caller, or the proxy before us, may lose the answer that names the reason."""
 Message = MutableMapping[str, Any]
 _JSON_TYPE = b"application/json"
-_JSON = (b"content-type", _JSON_TYPE)
 _LONGEST_ID = 128
+_DIGITS = 9
 
 
 class Service(Protocol):
@@ -108,7 +108,7 @@ class Gateway:
                     request_id=request_id,
                     idempotency_key=_key(headers.get(b"idempotency-key")),
                     content_type=_content_type(headers.get(b"content-type")),
-                    binary_header=b"inference-header-content-length" in headers,
+                    header_length=_header_length(headers.get(b"inference-header-content-length")),
                 ),
                 caller,
             )
@@ -204,7 +204,7 @@ def _rest(reading: Generator[Any, Any, Message], awaited: Any) -> Generator[Any,
 
 async def _send(send: Send, response: Response, request_id: str | None, *, close: bool, more: bool) -> None:
     headers: list[tuple[bytes, bytes]] = [
-        _JSON,
+        (b"content-type", response.content_type),
         (b"content-length", str(len(response.body)).encode()),
         *response.headers,
     ]
@@ -248,6 +248,14 @@ def _content_type(header: bytes | None) -> str:
     if header is None or header == _JSON_TYPE:
         return "application/json"
     return header.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _header_length(header: bytes | None) -> int | None:
+    if header is None:
+        return None
+    if not header.isdigit() or len(header) > _DIGITS:
+        raise Malformed("not a number of bytes", field="inference-header-content-length")
+    return int(header)
 
 
 def _clean(header: bytes) -> str:

@@ -17,8 +17,8 @@ class Request:
     request_id: str = ""
     idempotency_key: str | None = None
     content_type: str = "application/json"
-    binary_header: bool = False
-    """The caller used the binary tensor extension (`Inference-Header-Content-Length`)."""
+    header_length: int | None = None
+    """Bytes of the body that are JSON, raw tensors behind them (`Inference-Header-Content-Length`); None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,4 @@ class Response:
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Beyond content-type, content-length and x-request-id."""
+    content_type: bytes = b"application/json"

@@ -11,23 +11,24 @@ from typing import Any, Protocol
 import msgspec
 
 from headway.core.clock import Clock
-from headway.core.errors import Forbidden, HeadwayError, InvalidValue, NotFound, Unauthenticated, Unavailable
+from headway.core.errors import Forbidden, HeadwayError, InvalidValue, NotFound, Unauthenticated
 from headway.core.ids import uuid7
 from headway.core.types import Principal
-from headway.serving.admission import Admission, Verdict
+from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
+from headway.serving.deciding import Decider
 from headway.serving.errors import error_response
 from headway.serving.http import Request, Response
-from headway.serving.idempotency import Idempotency
-from headway.serving.inference import InferenceProtocol
+from headway.serving.inference import InferenceProtocol, ModelPath
+from headway.serving.invocations import InvocationsProtocol
+from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
-from headway.serving.protocol import DecisionCall, DecisionDecoder, DecisionsBody, decode_outcomes
+from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outcomes
 from headway.serving.schema import DecisionSchema
 from headway.serving.terms import Terms
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
-_PRIORITY = "priority:high"
 
 
 class Verifier(Protocol):
@@ -72,30 +73,39 @@ class DecisionService:
         self.use_case = use_case
         self._terms = terms
         self._verifier = verifier
-        self._batcher = batcher
         self._outcomes = outcomes
         self._host = host
-        self._room = room
         self._clock = clock
         self._executor = executor
         self._decoder = DecisionDecoder(schema)
         self._inference = InferenceProtocol(use_case, schema)
+        self._invocations = InvocationsProtocol(schema)
+        self._document = document(use_case, schema)
         self._admission = Admission(terms.admission, clock)
-        self._idempotency = Idempotency(clock)
+        self._decider = Decider(
+            use_case,
+            admission=self._admission,
+            batcher=batcher,
+            room=room,
+            patience_s=terms.patience_s,
+            clock=clock,
+        )
         self._encoder = msgspec.json.Encoder()
         self._waiting_outcomes = 0
-        self._patience_s = terms.patience_s
         self._decide_scope = f"decide:{use_case}"
-        self._own_paths = f"v2/models/{use_case}/"
         self._scopes = {
             "/v1/decisions": self._decide_scope,
             "/v1/outcomes": f"outcomes:{use_case}",
-            f"/v2/models/{use_case}/infer": self._decide_scope,
+            "/invocations": self._decide_scope,
+            "/v2/repository/index": self._decide_scope,
         }
         self._routes: dict[tuple[str, str], Callable[[Request, Principal | None], Awaitable[Response]]] = {
             ("POST", "/v1/decisions"): self._decisions,
             ("POST", "/v1/outcomes"): self._take_outcomes,
-            ("POST", f"/v2/models/{use_case}/infer"): self._infer,
+            ("POST", "/invocations"): self._invoke,
+            ("POST", "/v2/repository/index"): self._index,
+            ("GET", "/docs"): self._docs,
+            ("GET", "/openapi.json"): self._openapi,
             ("GET", "/v2"): self._server,
             ("GET", "/v2/"): self._server,
             ("GET", "/v2/health/live"): self._live,
@@ -111,7 +121,8 @@ class DecisionService:
             return None
         scope = self._scopes.get(path)
         if scope is None:
-            if not path.strip("/").startswith(self._own_paths):
+            model = ModelPath.of(path)
+            if model is None or model.name != self.use_case:
                 return None
             scope = self._decide_scope
         return self._principal(token, scope)
@@ -136,74 +147,22 @@ class DecisionService:
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
         call = self._decoder.decode(request.body)
-        return await self._once(request, principal, call, self._encode)
+        return await self._decider.once(request, principal, call, self._encode)
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
-        if request.binary_header:
-            raise InvalidValue(
-                "inference-header-content-length",
-                "binary tensors are not served yet",
-                hint="send JSON tensors: binary_data=False",
-            )
-        call, outputs = self._inference.decode(request.body)
-        return await self._once(request, principal, call, lambda body: self._inference.encode(body, outputs))
+        call, outputs = self._inference.decode(request.body, request.header_length)
+        return await self._decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
 
-    async def _once(
-        self, request: Request, principal: Principal, call: DecisionCall, encode: Callable[[DecisionsBody], bytes]
-    ) -> Response:
-        """Decide, once per idempotency key."""
-        key = request.idempotency_key or call.id
-        if key is None:
-            return await self._decide(request, principal, call, encode)
-        first = self._idempotency.claim(principal.sub, key, request.body)
-        if first is not None:
-            try:
-                return await asyncio.shield(first)
-            except asyncio.CancelledError:
-                if not first.cancelled():
-                    raise
-                raise Unavailable("the first request with this key failed", retry_after_s=1.0) from None
-        response: Response | None = None
-        try:
-            response = await self._decide(request, principal, call, encode)
-        finally:
-            self._idempotency.settle(principal.sub, key, response)
-        return response
+    async def _invoke(self, request: Request, caller: Principal | None) -> Response:
+        principal = caller or self._principal(request.token, self._decide_scope)
+        if request.content_type != "application/json":
+            raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
+        call = self._invocations.decode(request.body)
+        return await self._decider.once(request, principal, call, self._invocations.encode)
 
-    async def _decide(
-        self, request: Request, principal: Principal, call: DecisionCall, encode: Callable[[DecisionsBody], bytes]
-    ) -> Response:
-        if call.replayed and f"replay:{self.use_case}" not in principal.scopes:
-            raise Forbidden(
-                f"{principal.sub} lacks the scope replay:{self.use_case}, which as_of and event_time need",
-                hint="leave the time out: the decision is made for now",
-            )
-        self._room()
-        batcher = self._batcher
-        verdict = self._admission.admit(
-            principal.sub,
-            len(call.rows),
-            queued_rows=batcher.queued_rows,
-            wait_s=batcher.wait_s(),
-            priority=_PRIORITY in principal.scopes,
-        )
-        answer = await batcher.submit(
-            Call(
-                rows=call.rows,
-                sub=principal.sub,
-                request_id=request.request_id,
-                deadline=self._clock.monotonic() + self._patience_s,
-                as_of=call.as_of,
-                replayed=call.replayed,
-                rules_only=verdict is Verdict.FALLBACK,
-            )
-        )
-        body = DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions)
-        return Response(200, encode(body))
-
-    def _encode(self, body: DecisionsBody) -> bytes:
-        return self._encoder.encode(body)
+    def _encode(self, body: DecisionsBody) -> Response:
+        return Response(200, self._encoder.encode(body))
 
     async def _take_outcomes(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._scopes["/v1/outcomes"])
@@ -230,29 +189,40 @@ class DecisionService:
         self._principal(request.token, self._decide_scope)
         return Response(200, self._encoder.encode(self._inference.server()))
 
+    async def _index(self, request: Request, caller: Principal | None) -> Response:
+        if caller is None:
+            self._principal(request.token, self._decide_scope)
+        state = self._host.state
+        ready_only = self._inference.ready_only(request.body)
+        index = self._inference.index(state.champion if self._host.ready else None, state.error, ready_only=ready_only)
+        return Response(200, self._encoder.encode(index))
+
+    async def _docs(self, _: Request, __: Principal | None) -> Response:
+        return Response(200, page(self._document), content_type=b"text/html; charset=utf-8")
+
+    async def _openapi(self, _: Request, __: Principal | None) -> Response:
+        return Response(200, self._encoder.encode(self._document))
+
     async def _model_path(self, request: Request, caller: Principal | None) -> Response:
         """Answer `/v2/models/<model>[/versions/<v>][/ready|/infer]`, or say what there is."""
-        parts = request.path.strip("/").split("/")
-        if parts[:2] != ["v2", "models"] or len(parts) < 3:
+        path = ModelPath.of(request.path)
+        if path is None:
             known = sorted(f"{method} {path}" for method, path in self._routes if not path.endswith("/"))
             raise NotFound("path", f"{request.method} {request.path}", known=known)
-        if parts[2] != self.use_case:
-            raise NotFound("model", parts[2], known=[self.use_case])
-        rest = parts[3:]
-        if rest[:1] == ["versions"] and len(rest) >= 2:
-            champion = self._host.state.champion
-            if rest[1] != champion:
-                raise NotFound("version", rest[1], known=[champion] if champion else [])
-            rest = rest[2:]
-        if rest == ["infer"] and request.method == "POST":
-            return await self._infer(request, caller)
-        if rest == ["ready"] and request.method == "GET":
-            return self._readiness()
-        if not rest and request.method == "GET":
-            self._principal(request.token, self._decide_scope)
-            champion = self._host.state.champion
-            metadata = self._inference.metadata([champion] if champion else [])
-            return Response(200, self._encoder.encode(metadata))
+        if path.name != self.use_case:
+            raise NotFound("model", path.name, known=[self.use_case])
+        champion = self._host.state.champion
+        if path.version is not None and path.version != champion:
+            raise NotFound("version", path.version, known=[champion] if champion else [])
+        match request.method, path.act:
+            case "POST", "infer":
+                return await self._infer(request, caller)
+            case "GET", "ready":
+                return self._readiness()
+            case "GET", "":
+                self._principal(request.token, self._decide_scope)
+                metadata = self._inference.metadata([champion] if champion else [])
+                return Response(200, self._encoder.encode(metadata))
         raise NotFound("path", f"{request.method} {request.path}")
 
     def _readiness(self) -> Response:

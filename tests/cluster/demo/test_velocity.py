@@ -18,8 +18,11 @@ SHOWN = Velocity(
 
 
 def test_the_counts_that_see_an_event_at_once_are_found() -> None:
-    assert counted(service, visits) == (view, ("past__count_7d",))
+    assert counted(service, visits) is None, "it keeps eight events of a key, fewer than a burst has"
     assert counted(service, returns) is None
+    plain = replace(view, max_events=None)
+    alone = FeatureService(name="p", views=(plain,), request={"amount": "float32"})
+    assert counted(alone, visits) == (plain, ("past__count_7d",))
     mixed = replace(
         view,
         name="mixed",
@@ -56,7 +59,7 @@ def test_a_burst_is_of_one_key_ends_at_the_moment_and_has_its_own_ids() -> None:
     assert events.schema == row.schema
     assert set(events["guest_id"].to_pylist()) == {NOW}
     assert len({*events["visit_id"].to_pylist(), NOW}) == 5
-    assert events["event_time"].to_pylist() == events["known_time"].to_pylist() == [at - 3000, at - 2000, at - 1000, at]
+    assert events["event_time"].to_pylist() == events["known_time"].to_pylist() == [at - 3, at - 2, at - 1, at]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, 10.0), (None, 9.0)])

@@ -13,7 +13,7 @@ from tests.features.feeds.world import COLUMNS, World, row
 
 def test_a_full_stream_is_waited_for(tmp_path: Path) -> None:
     world = World()
-    world.faults = [TopicFull("full", retry_after_s=1.0), Unavailable("away", retry_after_s=1.0)] * 3
+    world.faults = [TopicFull("sales", [0]), Unavailable("away", retry_after_s=1.0)] * 3
     assert world.run(CsvFeed(write_csv(tmp_path / "a.csv", [row(1)]), COLUMNS)).published == 1
     assert world.pauses == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
 

@@ -78,13 +78,6 @@ class Replayer:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(pool, send, self._url, self._token(), "/v1/decisions", bodies, rate)
 
-    async def decide(self, requests: pa.Table) -> list[str]:
-        """Decide rows one by one, from this process, and return the decisions' ids."""
-        async with TrafficClient(self._url, self._token) as client:
-            bodies = request_bodies(self._at.service(self._history.use_case), requests)
-            answers = [await client.post("/v1/decisions", body) for body in bodies]
-        return [str(decision["decision_id"]) for answer in answers for decision in answer["decisions"]]
-
     def publish(self, chunk: Chunk) -> None:
         """Publish a chunk's events to their streams and wait until they are readable."""
         if chunk.events:

@@ -69,7 +69,7 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
         worst = np.percentile(replayed.traffic.latencies_ms, 99)
         stage.note(f"{len(replayed.served):,} decisions at {rate:.0f}/s, p99 {worst:.1f} ms")
     with progress.stage(f"{use_case}: velocity") as stage:
-        scene = velocity(at, ready, replayer, replayed)
+        scene = velocity(at, ready, replayed.until)
         stage.note(_told(scene))
     with progress.stage(f"{use_case}: decision log") as stage:
         streams.flush(at, [source.name for source in history.sources])

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from headway.cluster.applications import base_url
 from headway.cluster.compose import Installation
+from headway.cluster.demo.plan import request_bodies
 from headway.cluster.demo.prepare import Prepared
-from headway.cluster.demo.replay import Replayed, Replayer
 from headway.cluster.demo.traffic import TrafficClient
 from headway.cluster.tokens import TokenSource
 from headway.core.times import EVENT_TIME, KNOWN_TIME, MINUTE
@@ -50,9 +50,9 @@ class Velocity:
 
 
 def counted(service: FeatureService, source: EventSource) -> tuple[WindowView, tuple[str, ...]] | None:
-    """Return the first view of the source whose counts see an event at once, and these counts; None: there is none."""
+    """Return the first view of the source whose counts see a burst at once, and these counts; None: there is none."""
     for view in service.views:
-        if isinstance(view, WindowView) and view.source.name == source.name:
+        if isinstance(view, WindowView) and view.source.name == source.name and (view.max_events or BURST) >= BURST:
             found = tuple(
                 name
                 for name, aggregate in zip(view.features, view.aggregates, strict=True)
@@ -72,8 +72,8 @@ def stranger(view: WindowView, like: pa.Table, now: int) -> pa.Table:
 
 
 def burst_of(row: pa.Table, source: EventSource, *, at: int, now: int, count: int = BURST) -> pa.Table:
-    """Return so many events like a row, a millisecond apart up to `at`, with ids that nobody else uses."""
-    moments = [at - 1_000 * (count - 1 - i) for i in range(count)]
+    """Return so many events like a row, a microsecond apart up to `at`, with ids that nobody else uses."""
+    moments = [at - (count - 1 - i) for i in range(count)]
     text = row.schema.field(source.id).type == pa.string()
     ids = [f"new-{now}-{i}" if text else now + i for i in range(count)]
     rows = pa.concat_tables([row] * count)
@@ -82,52 +82,54 @@ def burst_of(row: pa.Table, source: EventSource, *, at: int, now: int, count: in
     return rows
 
 
-def velocity(at: Installation, ready: Prepared, replayer: Replayer, replayed: Replayed) -> Velocity | None:
-    """Play the scene; None where no view of the use case counts what is decided."""
+def velocity(at: Installation, ready: Prepared, until: int) -> Velocity | None:
+    """Play the scene at a time that was replayed up to, UTC microseconds; None where no view counts what is decided."""
     service, source = at.service(ready.history.use_case), ready.history.requests
     found = counted(service, source)
     if found is None:
         return None
     table = ready.tables[source.name]
-    last = int(np.searchsorted(table[EVENT_TIME].to_numpy(), replayed.until)) - 1
+    last = int(np.searchsorted(table[EVENT_TIME].to_numpy(), until)) - 1
     row = stranger(found[0], table.slice(last, 1), at.clock.now())
-    return asyncio.run(_play(at, service, source, found, row, replayer, replayed.until))
+    return asyncio.run(_play(at, ready.history.use_case, service, found, row, until))
 
 
 async def _play(
     at: Installation,
+    use_case: str,
     service: FeatureService,
-    source: EventSource,
     found: tuple[WindowView, tuple[str, ...]],
     row: pa.Table,
-    replayer: Replayer,
     begin: int,
 ) -> Velocity:
     view, counts = found
-    zero = time.monotonic()
+    source, zero = view.source, time.monotonic()
+    keys = {name: np.array(row[name].to_pylist()) for name in service.keys}
 
     def moment() -> int:
         return begin + round((time.monotonic() - zero) * 1e6)
 
     async def decide() -> str:
-        (decision,) = await replayer.decide(_with(row, {EVENT_TIME: moment()}))
-        return decision
+        (body,) = request_bodies(service, _with(row, {EVENT_TIME: moment()}))
+        (decision,) = (await till.post(f"/{use_case}/v1/decisions", body))["decisions"]
+        return str(decision["decision_id"])
 
     async def count() -> float:
         rows = await reader.read(keys, np.array([moment()]))
         return float(rows.columns[counts[0]][0])
 
-    keys = {name: np.array(row[name].to_pylist()) for name in service.keys}
-    token = TokenSource(at.settings, sub="demo-till", scopes=[f"ingest:{source.name}"], purpose="platform_operations")
+    scopes = [f"decide:{use_case}", f"replay:{use_case}", f"ingest:{source.name}"]
+    purpose = at.contract(use_case).contract.privacy.purposes[0]
+    token = TokenSource(at.settings, sub="demo-till", scopes=scopes, purpose=purpose)
     reader = OnlineReader(service, at.settings.redis_features_url)
-    async with TrafficClient(base_url(at) + PREFIX, token) as till:
+    async with TrafficClient(base_url(at), token) as till:
         try:
             before = await decide()
-            events = burst_of(row, source, at=moment(), now=at.clock.now())
             await count()  # the first read takes longest
+            events = burst_of(row, source, at=moment(), now=at.clock.now())
             watching = asyncio.create_task(_reached(count))
             sent = time.monotonic()
-            await till.post(f"/{source.name}", {"events": events.to_pylist()})
+            await till.post(f"{PREFIX}/{source.name}", {"events": events.to_pylist()})
             received = time.monotonic()
             await asyncio.sleep(PAUSE_S)
             pause = time.monotonic() - received

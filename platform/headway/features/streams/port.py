@@ -7,7 +7,7 @@ a producer that repeats a publication, after an error or a crash, makes duplicat
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,9 +55,17 @@ class TopicGone(Unavailable):
 
 
 class TopicFull(Unavailable):
-    """A partition holds as much as it may until its consumer releases something."""
+    """Some partitions hold as much as they may until their consumer releases something; the others took what came."""
 
     code = "topic_full"
+
+    def __init__(self, topic: str, partitions: Collection[int]) -> None:
+        self.partitions = frozenset(partitions)
+        super().__init__(
+            f"{topic} is full (partition {', '.join(map(str, sorted(partitions)))})",
+            retry_after_s=1.0,
+            hint="repeat it later; if that does not help its consumer stands still: headway stream status",
+        )
 
 
 class RetentionGap(PlatformError):

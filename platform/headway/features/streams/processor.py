@@ -32,7 +32,7 @@ from headway.features.streams.parts import Parts, Progress
 from headway.features.streams.port import Message, OffsetBeyondEnd, RetentionGap, Topic
 from headway.features.streams.quality import SegmentQuality, broken_promises
 from headway.features.streams.segment import Segment, batch_id
-from headway.features.streams.watermarks import LOST, PartitionWatermarks
+from headway.features.streams.watermarks import Completeness
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,15 +50,12 @@ class PartitionProcessor:
             parts.online_url, clock=parts.clock, history=history, remembered=parts.limits.remembered_bytes
         )
         self._limit = parts.limits.batch_rows
-        self._watermarks = PartitionWatermarks(parts.online_url)
+        self._complete = Completeness(parts.online_url, self._online, partition)
         self._quality = SegmentQuality(parts.control, parts.audit)
         self._claim: Claim | None = None
         self._topic: Topic | None = None
         self._segment: Segment | None = None
         self._position = 0
-        self._watermark = 0
-        self._told = 0
-        """The watermark that the online store was told last."""
         self._unknown: set[str] = set()
         self._fenced: Fenced | None = None
 
@@ -100,7 +97,7 @@ class PartitionProcessor:
             epoch=0 if at is None else at.epoch,
             position=self._position,
             checkpoint=0 if at is None else at.offset,
-            watermark=self._watermark,
+            watermark=self._complete.mark,
             pending_rows=0 if segment is None else segment.rows,
             pending_bytes=0 if segment is None else segment.size,
             rows=0 if at is None else at.rows,
@@ -124,7 +121,7 @@ class PartitionProcessor:
         """Close the connections; what is pending is done again by the next processor."""
         self._drop()
         self._online.close()
-        self._watermarks.close()
+        self._complete.close()
 
     def _guarded(self, act: Callable[[], Any]) -> Any:
         if self._fenced is not None:
@@ -147,7 +144,7 @@ class PartitionProcessor:
             self._topic = self._parts.stream.topic(self._parts.topic)
             claim = self._claim = Claim(self._parts.control, self._topic, self.partition)
             self._position = claim.checkpoint.offset
-            self._watermark = self._told = claim.checkpoint.watermark
+            self._complete.resume(claim.checkpoint.watermark)
             if claim.checkpoint.plan is not None:
                 self._recover(claim.checkpoint.plan)
         return self._claim, self._topic
@@ -196,20 +193,9 @@ class PartitionProcessor:
             for view in self._parts.views if views is None else views:
                 self._online.write(view, rows)
 
-    def _advance(self, watermark: int) -> None:
-        """Say that the partition is complete up to a known_time; it never goes back."""
+    def _advance(self, mark: int) -> None:
         _, topic = self._opened()
-        self._watermark = max(self._watermark, watermark)
-        views = self._parts.views
-        least = self._watermarks.advance(topic, self.partition, views, self._watermark, floor=self._told)
-        lost = [view for view, known in zip(views, least, strict=True) if known == LOST]
-        if lost:
-            self._refill(lost)
-            least = self._watermarks.advance(topic, self.partition, views, self._watermark)
-        self._told = self._watermark
-        for view, known in zip(views, least, strict=True):
-            if known:
-                self._online.set_watermark(view, known)
+        self._complete.advance(topic, self._parts.views, mark, self._refill)
 
     def _refill(self, views: Sequence[View]) -> None:
         """Bring to views that are new, or lost what they had, what the lake has, and what is pending here."""
@@ -308,7 +294,7 @@ class PartitionProcessor:
                 before,
                 promises=promises,
                 offset=segment.end,
-                watermark=self._watermark,
+                watermark=self._complete.mark,
                 rows=before.rows + segment.rows,
                 dead=before.dead + len(segment.dead),
                 plan=None,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headway.features.definitions import EventSource, View
 from headway.features.streams.decoding import DeadLetter, Decoder
-from headway.features.streams.port import EventStream, Message, Topic, TopicGone
+from headway.features.streams.port import EventStream, Message, Topic, TopicGone, partition_of
 
 Pair = tuple[bytes, bytes]
 """Key and value of a message."""
@@ -75,6 +75,9 @@ class TopicWriter:
                 return
             except TopicGone:
                 self._topic = None
-        topic = self._stream.topic(self._name)
-        self._stream.publish(topic, pairs)
-        self._topic = topic
+        self._topic = self._stream.topic(self._name)
+        self._stream.publish(self._topic, pairs)
+
+    def partition(self, key: bytes) -> int:
+        """Return the partition of a key in the topic that was published to last."""
+        return 0 if self._topic is None else partition_of(key, self._topic.partitions)

@@ -5,7 +5,7 @@ By version, because a version that was added later is not as far as the others u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -13,6 +13,7 @@ import redis
 from headway.core.errors import Unavailable
 from headway.features.definitions import View
 from headway.features.online_keys import partitions_key
+from headway.features.online_store import OnlineStore
 from headway.features.streams.port import Topic
 
 _ADVANCE = """
@@ -38,6 +39,39 @@ return found
 _TIMEOUT_S = 10.0
 LOST = -1
 """In place of a watermark: the store has an older state of the view than the checkpoint, or none."""
+
+
+class Completeness:
+    """Tells views how far one partition brought them; one that the store does not know that far is filled first."""
+
+    def __init__(self, url: str, online: OnlineStore, partition: int) -> None:
+        self.mark = 0
+        """known_time up to which the partition's events are online."""
+        self._told = 0
+        """What the store was told last."""
+        self._online, self._partition = online, partition
+        self._watermarks = PartitionWatermarks(url)
+
+    def resume(self, mark: int) -> None:
+        """Go on from a checkpoint."""
+        self.mark = self._told = mark
+
+    def advance(self, topic: Topic, views: Sequence[View], mark: int, refill: Callable[[Sequence[View]], None]) -> None:
+        """Say that the partition is complete up to a known_time; it never goes back."""
+        self.mark = max(self.mark, mark)
+        least = self._watermarks.advance(topic, self._partition, views, self.mark, floor=self._told)
+        lost = [view for view, known in zip(views, least, strict=True) if known == LOST]
+        if lost:
+            refill(lost)
+            least = self._watermarks.advance(topic, self._partition, views, self.mark)
+        self._told = self.mark
+        for view, known in zip(views, least, strict=True):
+            if known:
+                self._online.set_watermark(view, known)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._watermarks.close()
 
 
 class PartitionWatermarks:

@@ -105,25 +105,36 @@ class RedisStream:
         return Topic(name=name, identity=identity.decode(), partitions=int(partitions))
 
     def publish(self, topic: Topic, messages: Sequence[tuple[bytes, bytes]]) -> None:
-        """Append pairs; all of one partition in a call of at most 500 are there, or none."""
+        """Append pairs; all of one partition in a call of at most 500 are there, or none.
+
+        Of a call that raises TopicFull everything is there but what is of the partitions that it names.
+        """
         parts: dict[int, list[bytes]] = {}
         for i, (key, value) in enumerate(messages):
             if len(value) > MAX_MESSAGE:
                 raise TooLarge(f"{len(value):,} bytes", field=f"messages[{i}]", hint=f"at most {MAX_MESSAGE:,}")
             parts.setdefault(partition_of(key, topic.partitions), []).extend((key, value))
-        for partition, pairs in parts.items():
-            for begin in range(0, len(pairs), 2 * _CHUNK):
-                some = pairs[begin : begin + 2 * _CHUNK]
-                with _faults():
-                    outcome = self._add(keys=[_key(topic, partition), _meta(topic.name)], args=[topic.identity, *some])
-                if outcome == _GONE:
-                    raise _gone(topic.name)
-                if outcome == _FULL:
-                    raise TopicFull(
-                        f"{topic.name}/{partition} is full",
-                        retry_after_s=_RETRY_AFTER_S,
-                        hint="repeat it later; if that does not help its consumer stands still: headway status",
-                    )
+        full: set[int] = set()
+        while parts:
+            full |= self._append(topic, {partition: pairs[: 2 * _CHUNK] for partition, pairs in parts.items()})
+            parts = {
+                partition: rest
+                for partition, pairs in parts.items()
+                if partition not in full and (rest := pairs[2 * _CHUNK :])
+            }
+        if full:
+            raise TopicFull(topic.name, full)
+
+    def _append(self, topic: Topic, parts: dict[int, list[bytes]]) -> set[int]:
+        """Append to several partitions in one round trip, which the server syncs once; return those that are full."""
+        with _faults(), self._client.pipeline(transaction=False) as pipeline:
+            for partition, pairs in parts.items():
+                keys = [_key(topic, partition), _meta(topic.name)]
+                self._add(keys=keys, args=[topic.identity, *pairs], client=pipeline)
+            outcomes = dict(zip(parts, pipeline.execute(), strict=True))
+        if _GONE in outcomes.values():
+            raise _gone(topic.name)
+        return {partition for partition, outcome in outcomes.items() if outcome == _FULL}
 
     def read(self, topic: Topic, partition: int, offset: int, *, limit: int, wait_s: float = 0.0) -> list[Message]:
         """Return messages from an offset on."""
