@@ -19,7 +19,7 @@ from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.lake_troubles import held, small_disk
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 
 def large(n: int = 300_000) -> pa.Table:

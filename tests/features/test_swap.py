@@ -21,7 +21,7 @@ from headway.features.online_store import OnlineStore
 from headway.features.status import KEPT, SLACK
 from headway.features.windows.codec import prefix, unpack
 from tests.features.oracle import CARD, SOURCE, Event, a_view, endless_view
-from tests.features.test_online import table
+from tests.features.samples import table
 
 VIEW = a_view(max_events=100_000, retention=10_000)
 KEYS = 3

@@ -16,7 +16,7 @@ from headway.features.streams.parts import Progress
 from headway.features.streams.state import length, measure
 from headway.features.streams.status import Budget, PartitionStatus, StateSize, alarms
 from tests.features.oracle import CARD, SOURCE, Event
-from tests.features.test_online import table
+from tests.features.samples import table
 
 NOW = 1_000 * DAY
 
