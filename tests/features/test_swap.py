@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headway.core.clock import ManualClock, SystemClock
@@ -40,6 +40,8 @@ def writes(chance: random.Random) -> list[tuple[int, list[Event]]]:
     return done
 
 
+@settings(max_examples=60, deadline=None)
+@example(63, 273)
 @given(st.integers(0, 2**32), st.integers(0, 40_000))
 def test_whoever_writes_and_remembers_what_the_value_is_that_of_all_events(
     redis_url: str, seed: int, remembered: int
