@@ -17,7 +17,7 @@ from headway.features.committer import Committer
 from headway.features.lake import Location
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 SCOPES = ("data:read", "lake:write")
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 
 from headway.features.lake import Location
 from headway.features.streams.drivers.redis import RedisStream
+from tests.features.lake_troubles import small_disk
 from tests.features.streams.world import TOPIC
 from tests.features.valkey import DURABLE, Valkey, serving
 
@@ -35,14 +34,5 @@ def features() -> Iterator[Valkey]:
 
 @pytest.fixture
 def small() -> Iterator[Path]:
-    """A file system of 3 MiB."""
-    folder = Path(tempfile.mkdtemp(prefix="small"))
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "headway-test", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        folder.rmdir()
-        pytest.skip("mounting a small file system needs rights that this account lacks")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    folder.rmdir()
+    with small_disk() as folder:
+        yield folder

@@ -20,8 +20,8 @@ from headway.features.streams.drivers import open_stream
 from headway.features.streams.group import PartitionGroup
 from headway.features.windows.codec import prefix, unpack
 from tests.features.oracle import Event
+from tests.features.samples import table
 from tests.features.streams.world import TOPIC, VIEW, World, message
-from tests.features.test_online import table
 
 _PRELOADED = ["tests.faults.running", "pyiceberg.catalog.sql", "pyiceberg.io.pyarrow", "pyarrow.acero"]
 _PATIENCE_S = 90.0

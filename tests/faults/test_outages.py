@@ -17,9 +17,9 @@ from headway.features.lake import Location
 from headway.features.streams.drivers.redis import RedisStream
 from tests.faults.running import Place, Running, payments_now, until
 from tests.faults.scorecard import Record, record
+from tests.features.lake_troubles import filled, held
 from tests.features.streams.world import TOPIC
-from tests.features.test_lake_faults import held
-from tests.features.valkey import Valkey
+from tests.features.valkey import DURABLE, Valkey
 
 
 @pytest.fixture
@@ -48,18 +48,48 @@ def test_the_disk_of_the_lake_is_full(topics: Valkey, features: Valkey, small: P
     with Running(place) as running:
         running.publish(payments_now(0, 300))
         running.until_safe()
-        filler = small / "filler"
-        with filler.open("wb") as file:
-            file.write(b"x" * (os.statvfs(small).f_bavail * os.statvfs(small).f_frsize - 4_096))
-        running.publish(payments_now(300, 2_000))
-        time.sleep(3.0)
-        assert place.world().checkpoint().offset == 300, "nothing of it counts as written"
-        filler.unlink()
+        with filled(small):
+            running.publish(payments_now(300, 2_000))
+            time.sleep(3.0)
+            assert place.world().checkpoint().offset == 300, "nothing of it counts as written"
         seconds = running.until_safe()
         lost, twice = running.balance()
     record(
         record_property, area="streams", fault="disk full under the lake", sent=2_300, unit="events", lost=lost,
         twice=twice, seconds=seconds, done="full for 3 s while events come; features go on, the lake waits",
+    )  # fmt: skip
+
+
+def test_the_disk_of_the_topics_is_full(features: Valkey, lake: Location, small: Path, record_property: Record) -> None:
+    """Its server ends rather than promise what it cannot write; what it refused is not there after the next start."""
+    server = Valkey(small, *DURABLE)
+    server.start()
+    stream, number, refused = RedisStream(server.url), 300, False
+    topic = stream.create(TOPIC, partitions=1)
+    place = Place(features.url, lake, stream=server.url, control=server.url)
+    try:
+        with Running(place) as running:
+            running.publish(payments_now(0, number))
+            running.until_safe()
+            with filled(small):
+                while not refused:
+                    try:
+                        running.publish(payments_now(number, 100))
+                        number += 100
+                    except Unavailable:
+                        refused = True
+                time.sleep(1.0)
+            server.kill()
+            server.start()
+            assert stream.bounds(topic, 0).end == number
+            running.publish(payments_now(number, 500))
+            seconds = running.until_safe()
+            lost, twice = running.balance()
+    finally:
+        server.kill()
+    record(
+        record_property, area="streams", fault="disk full under topics and checkpoints", sent=number + 500, lost=lost,
+        unit="events", twice=twice, seconds=seconds, done="its producer is refused; started again once there is room",
     )  # fmt: skip
 
 

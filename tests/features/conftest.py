@@ -14,7 +14,7 @@ from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import LIMITS, SHOP, a_history, limits, sales
 from tests.features.oracle import SOURCE
-from tests.features.test_online import table
+from tests.features.samples import table
 from tests.features.valkey import DURABLE, Valkey, serving
 
 

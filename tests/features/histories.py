@@ -10,7 +10,7 @@ from headway.features.aggregates import count, mean
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView, WindowView
 from headway.features.transformations import transformation
 from tests.features.oracle import Event, a_view, endless_view
-from tests.features.test_online import table
+from tests.features.samples import table
 
 SHOP = EventSource(
     name="sales",

@@ -14,7 +14,7 @@ from headway.features.committer import Committer
 from headway.features.lake import Location
 from headway.features.lake_retention import Retention
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 ROWS = 25
 RETENTION = Retention(newest=3, hourly=0, daily=0, grace=0)

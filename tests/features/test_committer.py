@@ -14,7 +14,7 @@ from headway.features.lake_upkeep import APPENDS_PER_EXPIRY
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 
 @pytest.mark.ray

@@ -15,7 +15,7 @@ from headway.features.reader import LakeReader
 from headway.features.transformations import transformation
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view
-from tests.features.test_online import table
+from tests.features.samples import table
 
 ROWS = 200
 

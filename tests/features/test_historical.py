@@ -39,7 +39,7 @@ from tests.features.histories import (
     same,
 )
 from tests.features.oracle import SOURCE, Event, a_view, endless_view, feature
-from tests.features.test_online import table
+from tests.features.samples import table
 
 
 def test_rows_come_back_as_they_went_in_with_the_oracles_values(reader: LakeReader, analyst: Principal) -> None:

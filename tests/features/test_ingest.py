@@ -29,7 +29,7 @@ from headway.features.recompute import LakeFeatures, rows_of
 from headway.features.windows.codec import prefix, unpack
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view
-from tests.features.test_online import table
+from tests.features.samples import table
 from tests.features.valkey import Valkey
 
 VIEW = a_view(retention=DAY)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,14 +13,8 @@ from headway.features.lake import Location, TableSpec, bucket_of, open_catalog, 
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event
-from tests.features.test_online import table as rows_of
-
-
-def batch(first: int, n: int) -> pa.Table:
-    ids = np.arange(first, first + n)
-    return pa.table(
-        {"payment": ids, "card": ids % 7, "amount": ids / 4, "event_time": ids * 10, "known_time": ids * 10 + 1}
-    )
+from tests.features.samples import batch
+from tests.features.samples import table as rows_of
 
 
 def reader_of(lake: Location, clock: ManualClock) -> tuple[LakeReader, MemoryAudit]:

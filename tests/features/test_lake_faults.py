@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +17,9 @@ from headway.features.committer import Committer
 from headway.features.lake import Location, open_catalog, write_spool
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
+from tests.features.lake_troubles import held, small_disk
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
-
-_HOLD = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN EXCLUSIVE")
-print("held", flush=True)
-sys.stdin.readline()
-connection.execute("ROLLBACK")
-"""
-
-
-@contextmanager
-def held(catalog: Path) -> Iterator[None]:
-    """Another process that holds the catalog's lock."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(catalog)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield
-        process.communicate("\n", timeout=20)
+from tests.features.samples import batch
 
 
 def large(n: int = 300_000) -> pa.Table:
@@ -128,17 +105,8 @@ def test_a_new_catalog_may_be_opened_by_several_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small() -> Iterator[Path]:
-    """A file system of 3 MiB."""
-    folder = Path(tempfile.mkdtemp(prefix="small"))
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "headway-test", str(folder)], capture_output=True, check=False
-    )
-    if done.returncode:
-        folder.rmdir()
-        pytest.skip("mounting a small file system needs rights that this account lacks")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-    folder.rmdir()
+    with small_disk() as folder:
+        yield folder
 
 
 def test_a_full_disk_leaves_no_part_of_a_batch(small: Path, clock: ManualClock) -> None:

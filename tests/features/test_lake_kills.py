@@ -14,7 +14,7 @@ from headway.features.lake import Location, open_catalog
 from tests.faults.scorecard import Record, record
 from tests.features.lake_processes import RETENTION, ROWS
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 WRITERS, BATCHES, KILLS, SECONDS = 8, 5, 12, 300.0
 ROUNDS = 12

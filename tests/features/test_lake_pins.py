@@ -10,7 +10,7 @@ from headway.features.lake import Location, open_catalog
 from headway.features.lake_pins import RUN_AT_MOST, TrainingPins, abandoned
 from headway.features.lake_retention import Retention
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 NONE = Retention(newest=1, hourly=0, daily=0)
 

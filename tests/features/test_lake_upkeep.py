@@ -29,9 +29,10 @@ from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, a_view
-from tests.features.test_lake import batch, log, reader_of
+from tests.features.samples import batch
+from tests.features.samples import table as rows_of
+from tests.features.test_lake import log, reader_of
 from tests.features.test_materialize import events
-from tests.features.test_online import table as rows_of
 
 LAST_ONLY = Retention(newest=1, hourly=0, daily=0, grace=HOUR)
 TABLE = SOURCE.table

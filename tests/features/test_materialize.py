@@ -14,7 +14,7 @@ from headway.features.online_store import OnlineStore
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view
-from tests.features.test_online import table
+from tests.features.samples import table
 
 VIEW = a_view()
 

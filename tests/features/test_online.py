@@ -24,33 +24,11 @@ from headway.features.status import SLACK, Status
 from headway.features.windows import codec
 from headway.features.windows.events import NEVER
 from tests.features.oracle import Event, a_view, endless_view, feature
+from tests.features.samples import read, table
 from tests.features.windows.test_columns import histories
 
 VIEWS = (a_view(), endless_view(5))
 SERVICE = FeatureService(name="s", views=VIEWS, request={"amount": "float32"})
-
-
-def table(history: list[Event]) -> pa.Table:
-    return pa.table(
-        {
-            "payment": pa.array([e.id for e in history], pa.int64()),
-            "card": pa.array([e.key for e in history], pa.int64()),
-            "amount": pa.array([None if e.value is None else e.value / 100 for e in history], pa.float64()),
-            "event_time": pa.array([e.event_time for e in history], pa.int64()),
-            "known_time": pa.array([e.known_time for e in history], pa.int64()),
-        }
-    )
-
-
-def read(service: FeatureService, url: str, keys: list[int | None], at: list[int]) -> OnlineRows:
-    async def go() -> OnlineRows:
-        reader = OnlineReader(service, url)
-        try:
-            return await reader.read({"card": np.array(keys, object)}, np.array(at, np.int64))
-        finally:
-            await reader.close()
-
-    return asyncio.run(go())
 
 
 @given(histories(), st.integers(1, 5), st.randoms(use_true_random=False))

@@ -33,7 +33,7 @@ from headway.features.status import SLACK, Status
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import CARD, Event, a_view, endless_view
 from tests.features.oracle import SOURCE as PAYMENTS
-from tests.features.test_online import table
+from tests.features.samples import table
 
 SOURCE = EventSource(
     name="limits",

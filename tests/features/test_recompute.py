@@ -23,7 +23,7 @@ from tests.features.histories import a_history
 from tests.features.keyed import PARTS, Visit, service_of, visits_table
 from tests.features.oracle import SOURCE as PAYMENTS
 from tests.features.oracle import a_view
-from tests.features.test_online import table
+from tests.features.samples import table
 from tests.features.test_online_store import CARDS, LIMITS, SOURCE, changes
 
 SERVICE = FeatureService(name="mixed", views=(LIMITS, a_view(), CARDS), request={})

@@ -25,7 +25,7 @@ from headway.features.online_store import OnlineStore
 from headway.governance.audit_event import MemoryAudit
 from tests.conftest import ROOT
 from tests.features.oracle import CARD, SOURCE, Event
-from tests.features.test_online import read, table
+from tests.features.samples import read, table
 
 # Feast warns about itself at import and on most calls
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,14 +57,6 @@ from tests.features.feast.universe import (
 
 # Feast warns about itself at import and on most calls
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def store(tmp_path: Path, online_url: str) -> Iterator[FeatureStore]:
-    made = a_store(tmp_path, online_url)
-    yield made
-    if online_of(made)._server is not None:
-        online_of(made)._server.close()
 
 
 @pytest.mark.parametrize("pull_latest", [True, False])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,10 @@ from tests.features.feast.universe import (
     LOCATION,
     REFS,
     a_simple_view,
-    a_store,
     as_of,
     asked,
     frames,
     on_demand,
-    online_of,
     same,
     universe,
     utc,
@@ -43,14 +40,6 @@ from tests.features.feast.universe import (
 
 # Feast warns about itself at import and on most calls
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def store(tmp_path: Path, online_url: str) -> Iterator[FeatureStore]:
-    made = a_store(tmp_path, online_url)
-    yield made
-    if online_of(made)._server is not None:
-        online_of(made)._server.close()
 
 
 @pytest.mark.parametrize(("full", "ttl"), [(True, timedelta(days=2)), (False, timedelta(hours=2)), (True, timedelta())])

@@ -17,7 +17,7 @@ from headway.features.lake import Location
 from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, a_view
-from tests.features.test_lake import batch
+from tests.features.samples import batch
 
 SERVICE = FeatureService(name="paying_v1", views=(a_view(),), request={"amount": "float32"})
 SPINE = {"card": pa.array([1, 2]), "event_time": pa.array([500, 600]), "amount": pa.array([1.0, 2.0])}

@@ -16,7 +16,7 @@ from headway.features.lake import Location
 from headway.features.reader import LakeReader
 from tests.features.histories import BY_SHOP, a_spine
 from tests.features.oracle import SOURCE, Event, a_view
-from tests.features.test_online import table
+from tests.features.samples import table
 
 WINDOWS = FeatureService(name="windows", views=(a_view(), BY_SHOP), request={})
 

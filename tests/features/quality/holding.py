@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,22 @@ def killed_at(holding: Holding, number: int) -> Iterator[Steps]:
         ):
             patch.setattr(owner, name, _counted(getattr(owner, name), steps))
         yield steps
+
+
+def killed_everywhere(
+    folder: Path, begin: Callable[[Path], Holding], act: Callable[[Holding], object]
+) -> Iterator[tuple[Holding, bool]]:
+    """Act on a new holding, killed before the first step, then before the second, and so on; at last it is not killed.
+
+    Yields each holding, and whether the act came to its end there.
+    """
+    for number in count():
+        holding = begin(folder / str(number))
+        with killed_at(holding, number) as steps, suppress(Killed):
+            act(holding)
+        yield holding, not steps.dead
+        if not steps.dead:
+            return
 
 
 def _counted(call: Any, steps: Steps) -> Any:

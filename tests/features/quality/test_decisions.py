@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headway.core.errors import Conflict, Forbidden, HeadwayError, InvalidValue, Unavailable
+from headway.core.errors import Conflict, Forbidden, InvalidValue, Unavailable
 from headway.core.times import SECOND
 from headway.features.quality.quarantine import State
-from tests.features.quality.holding import BAD, GOOD, NOW, PERSON, SENDER, SOURCE, Holding, Killed, killed_at
+from tests.features.quality.holding import BAD, GOOD, NOW, PERSON, SENDER, SOURCE, Holding, killed_everywhere
 
 
 def held(folder: Path) -> Holding:
@@ -83,15 +83,8 @@ def test_a_decision_that_cannot_be_audited_is_none(tmp_path: Path) -> None:
 
 
 def test_a_release_killed_anywhere_is_completed_by_repeating_it(tmp_path: Path) -> None:
-    number, done = 0, False
-    while not done:
-        holding = held(tmp_path / str(number))
-        with killed_at(holding, number):
-            try:
-                holding.release("b")
-                done = True
-            except Killed:
-                pass
+    kills = 0
+    for holding, done in killed_everywhere(tmp_path, held, lambda holding: holding.release("b")):
         open_ones = holding.quarantine.cases()
         assert done or len(open_ones) == 1 or holding.quarantine.find("b").state == State.RELEASED
         holding.clock.advance(SECOND)
@@ -104,68 +97,48 @@ def test_a_release_killed_anywhere_is_completed_by_repeating_it(tmp_path: Path) 
         assert sum(day.rows for day in holding.profiles.days(SOURCE)) == 4, "counted once"
         assert holding.ingest(BAD, "b").snapshot_id == 1, "its sender may repeat it"
         assert holding.lake.ids == [0, 1, 2, 3]
-        number += 1
-    assert number > 12
+        kills += not done
+    assert kills >= 12
 
 
 def test_after_a_killed_release_a_drop_wins_only_where_nothing_was_ingested(tmp_path: Path) -> None:
-    number, done, outcomes = 0, False, set()
-    while not done:
-        holding = held(tmp_path / str(number))
-        with killed_at(holding, number):
-            try:
-                holding.release("b")
-                done = True
-            except Killed:
-                pass
+    outcomes = set()
+    for holding, _ in killed_everywhere(tmp_path, held, lambda holding: holding.release("b")):
         try:
             outcomes.add(str(holding.drop("b").state))
             assert holding.lake.ids == []
         except Conflict:
             outcomes.add(str(holding.release("b").state))
             assert holding.lake.ids == [0, 1, 2, 3]
-        number += 1
     assert outcomes == {"dropped", "released"}
 
 
 def test_a_batch_killed_while_it_is_held_is_held_by_repeating_it(tmp_path: Path) -> None:
-    number, done = 0, False
-    while not done:
-        holding = Holding(tmp_path / str(number))
-        with killed_at(holding, number):
-            try:
-                holding.ingest(BAD, "b")
-            except Killed:
-                pass
-            except HeadwayError:
-                done = True
+    def refused(holding: Holding) -> None:
         with pytest.raises(InvalidValue):
             holding.ingest(BAD, "b")
+
+    kills = 0
+    for holding, done in killed_everywhere(tmp_path, Holding, refused):
+        refused(holding)
         (case,) = holding.quarantine.cases()
         assert holding.quarantine.rows(case).equals(BAD)
         assert holding.lake.ids == []
         assert ("data.ingest", "quarantined") in holding.acts
-        number += 1
-    assert number > 4
+        kills += not done
+    assert kills >= 4
 
 
 def test_a_killed_drop_is_completed_by_repeating_it(tmp_path: Path) -> None:
-    number, done = 0, False
-    while not done:
-        holding = held(tmp_path / str(number))
-        with killed_at(holding, number):
-            try:
-                holding.drop("b")
-                done = True
-            except Killed:
-                pass
+    kills = 0
+    for number, (holding, done) in enumerate(killed_everywhere(tmp_path, held, lambda holding: holding.drop("b"))):
         case = holding.drop("b")
         assert holding.quarantine.rows(case).equals(BAD)
         assert [known.state for known in holding.quarantine.cases(settled=True)] == [State.DROPPED]
         assert len(list((tmp_path / str(number)).glob("quarantine/*/*.parquet"))) == 1
         assert holding.ingest(GOOD, "b").rows == 4
-        number += 1
-    assert number > 4
+        kills += not done
+    assert kills >= 4
 
 
 def test_two_people_decide_once(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from headway.features.ingest import IngestReport, ingest
 from headway.features.lake import Location
 from headway.features.streams.drivers.redis import RedisStream
 from tests.features.oracle import SOURCE, Event
+from tests.features.samples import table
 from tests.features.streams.world import TOPIC, VIEW, World, message, payments, principal
-from tests.features.test_online import table
 
 
 class Both(World):

@@ -23,10 +23,10 @@ from headway.features.streams.port import EventStream
 from headway.features.windows.codec import prefix, unpack
 from tests.faults.scorecard import Record, record
 from tests.features.oracle import Event
+from tests.features.samples import table
 from tests.features.streams import victim
 from tests.features.streams.kafka import MockKafka
 from tests.features.streams.world import TOPIC, VIEW, World, message
-from tests.features.test_online import table
 from tests.features.valkey import Valkey
 
 KEYS, PARTITIONS = 40, 2

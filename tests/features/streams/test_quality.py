@@ -29,9 +29,9 @@ from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.quality import Tally, broken_promises, changes, judged
 from headway.features.streams.status import Budget, PartitionStatus, alarms
 from tests.features.oracle import SOURCE, Event
+from tests.features.samples import table
 from tests.features.streams.test_processor import Killed, Killer, drain
 from tests.features.streams.world import TOPIC, World, message, payments
-from tests.features.test_online import table
 
 Make = Callable[..., World]
 PROMISES = (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +13,10 @@ from headway.features.definitions import WindowView
 from headway.features.online_store import OnlineStore
 from headway.features.status import SLACK
 from headway.features.streams.parts import Progress
-from headway.features.streams.state import measure
+from headway.features.streams.state import length, measure
 from headway.features.streams.status import Budget, PartitionStatus, StateSize, alarms
 from tests.features.oracle import CARD, SOURCE, Event
-from tests.features.test_online import table
+from tests.features.samples import table
 
 NOW = 1_000 * DAY
 
@@ -69,6 +70,7 @@ def test_state_is_measured_and_alarms(online_url: str, kind: dict[str, Any]) -> 
     assert (size.keys, size.overdue) == (10, 4)
     stored = store._client.mget(store._client.keys("headway:f:v@*"))
     assert size.bytes > sum(map(len, stored))
+    assert length(online_url, view, threading.Event()) == size.bytes
     lines = alarms([], [size], budget, NOW)
     assert ["bytes online" in lines[0], "4 keys have outlived" in lines[1]] == [True, True]
 

@@ -19,7 +19,7 @@ from headway.features.windows import codec, merging
 from headway.features.windows.columns import window_columns
 from headway.features.windows.events import KNOWN, NEVER, Events
 from tests.features.oracle import Event, a_view, endless_view, feature
-from tests.features.test_online import read, table
+from tests.features.samples import read, table
 from tests.features.windows.test_retraction import SOURCE as RETRACTING
 from tests.features.windows.test_retraction import rows_of
 from tests.features.windows.test_retraction import table as table_of

@@ -42,6 +42,8 @@ class StreamMetrics:
     def show(self, source: str, statuses: Sequence[PartitionStatus], now: int) -> None:
         """Set what the statuses say; counters begin when a partition is first seen here."""
         for status in statuses:
+            if status.state == "fenced":
+                continue  # whoever has it shows it
             at, tags = status.progress, {"source": source, "partition": str(status.progress.partition)}
             if status.end >= 0:
                 self._lag.set(status.lag, tags)
