@@ -15,7 +15,8 @@ from headway.features.committer import Committer
 from headway.features.group_commit import GroupCommit
 from headway.features.lake import Location, open_catalog
 from tests.features.oracle import SOURCE
-from tests.features.test_lake import batch, reader_of
+from tests.features.samples import batch
+from tests.features.test_lake import reader_of
 
 CALLERS = 8
 

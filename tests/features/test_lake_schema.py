@@ -37,8 +37,8 @@ from headway.features.streams.port import partition_of
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import a_history
 from tests.features.oracle import CARD, Event, feature
+from tests.features.samples import table
 from tests.features.streams.world import TOPIC, World, message, payments, principal
-from tests.features.test_online import table
 
 OLD = EventSource(
     name="payments",

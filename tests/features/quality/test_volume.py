@@ -20,7 +20,7 @@ from headway.features.quality.profiles import Profiles
 from headway.features.quality.quarantine import Quarantine
 from headway.features.quality.volume import Volumes, unusual, usual
 from tests.features.oracle import SOURCE, Event
-from tests.features.test_online import table
+from tests.features.samples import table
 
 TODAY = 18_000
 
