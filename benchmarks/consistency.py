@@ -25,15 +25,15 @@ from headway.core.clock import SystemClock
 from headway.core.project import Project
 from headway.core.times import DAY, EVENT_TIME, KNOWN_TIME, parse_time
 from headway.core.types import Columns, Int64, Principal
-from headway.features.committer import Committer
 from headway.features.consistency import check
 from headway.features.definitions import EventSource, FeatureService
 from headway.features.history import History
 from headway.features.kernel import matrix, transform
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -49,7 +49,7 @@ def label_rows(labels: int, keys: int, seed: int) -> pa.Table:
 def make(work: Path, labels: int, rows: int, keys: int) -> Data:
     """Write one source as plain Parquet and as a bucketed lake table; one row in a hundred ties with another."""
     from headway.core.clock import SystemClock
-    from headway.features.committer import Committer
+    from headway.features.lake.committer import Committer
 
     rng = np.random.default_rng(1)
     key, event = rng.integers(0, keys, rows), START + rng.integers(0, SPAN, rows)
@@ -71,7 +71,7 @@ def make(work: Path, labels: int, rows: int, keys: int) -> Data:
 
 def lake_of(work: Path) -> Any:
     """Return a lake in a folder."""
-    from headway.features.lake import Location
+    from headway.features.lake.tables import Location
 
     return Location(catalog_uri=f"sqlite:///{work}/lake/catalog.db", warehouse=f"file://{work}/lake/warehouse")
 
@@ -101,7 +101,7 @@ def make_large(work: Path, labels: int, rows: int, keys: int, *, hot: float) -> 
     Chunks come in the order of time, as events do. Key 0 has the share `hot` of the source rows and of the label rows.
     """
     from headway.core.clock import SystemClock
-    from headway.features.committer import Committer
+    from headway.features.lake.committer import Committer
 
     committer, source = Committer(lake_of(work), SystemClock()), service_of().views[0].source
     for first in range(0, rows, CHUNK):

@@ -20,12 +20,12 @@ from benchmarks.harness import Collector, Report
 from headway.core.clock import SystemClock
 from headway.core.times import MINUTE, SECOND
 from headway.core.types import Principal
-from headway.features.committer import Committer
-from headway.features.group_commit import GroupCommit
-from headway.features.lake import Location, TableSpec, write_spool
-from headway.features.lake_layout import FAN, TARGET, tier
-from headway.features.lake_upkeep import Upkeep
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.group_commit import GroupCommit
+from headway.features.lake.layout import FAN, TARGET, tier
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, TableSpec, write_spool
+from headway.features.lake.upkeep import Upkeep
 from headway.governance.audit_event import MemoryAudit
 
 CARDS = 200_000

@@ -143,7 +143,7 @@ def _bucketed(data: Data) -> Run:
     from headway.core.clock import SystemClock
     from headway.core.types import Principal
     from headway.features.historical import training_set
-    from headway.features.reader import LakeReader
+    from headway.features.lake.reader import LakeReader
     from headway.governance.audit_event import MemoryAudit
 
     clock, service = SystemClock(), service_of()

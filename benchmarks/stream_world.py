@@ -17,10 +17,10 @@ import psutil
 from headway.core.clock import SystemClock
 from headway.core.control import RedisControlStore
 from headway.core.types import Principal
-from headway.features.committer import Committer
 from headway.features.definitions import EventSource, WindowView
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers import open_stream
 from headway.features.streams.parts import Parts
 from headway.features.streams.processor import PartitionProcessor

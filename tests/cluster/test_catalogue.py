@@ -19,8 +19,8 @@ from headway.core.routing import VersionRef, promote
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.catalogue.registry import apply
-from headway.features.committer import Committer
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from headway.governance.registered_version import RegisteredVersion
 from headway.governance.signing import Signer, TrustedKey, TrustRoot, generate_key

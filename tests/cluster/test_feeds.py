@@ -22,13 +22,13 @@ from headway.core.control import MemoryControlStore
 from headway.core.errors import HeadwayError
 from headway.core.progress import RecordedProgress
 from headway.core.types import Principal
-from headway.features.committer import Committer
 from headway.features.feeds.columns import Columns
 from headway.features.feeds.files import feeds_of
 from headway.features.feeds.query import QueryFeed
 from headway.features.feeds.run import FeedReport
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.streams.dead_letters import DEAD_LETTERS
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.port import TopicGone

@@ -15,11 +15,11 @@ from headway.core.errors import Forbidden
 from headway.core.settings import Settings
 from headway.core.times import DAY, HOUR, SECOND
 from headway.core.types import Principal
-from headway.features.committer import Committer
 from headway.features.definitions import View, WindowView
 from headway.features.history import History
-from headway.features.lake import Location, open_catalog
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, open_catalog
 from headway.features.write_report import WriteReport
 from headway.governance.audit_event import MemoryAudit
 from tests.cluster.demo.conftest import START, history, service, tables

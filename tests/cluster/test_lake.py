@@ -13,8 +13,8 @@ from headway.core.errors import Forbidden, NotFound
 from headway.core.progress import RecordedProgress
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.committer import Committer
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch

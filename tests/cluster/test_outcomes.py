@@ -28,12 +28,12 @@ from headway.core.errors import DefinitionError
 from headway.core.settings import Settings, load_settings
 from headway.core.times import DAY, HOUR, SECOND, format_time
 from headway.core.types import Columns, Principal
-from headway.features.committer import Committer
 from headway.features.historical import offline_features
-from headway.features.lake import Location, open_catalog
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, open_catalog
 from headway.features.online import OnlineReader
 from headway.features.quality.quarantine import State
-from headway.features.reader import LakeReader
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.parts import Parts
 from headway.features.streams.processor import PartitionProcessor

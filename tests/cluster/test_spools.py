@@ -14,8 +14,8 @@ from headway.core.clock import SystemClock
 from headway.core.control import MemoryControlStore
 from headway.core.errors import DefinitionError, InvalidValue, PlatformError
 from headway.core.settings import Settings
-from headway.features.committer import Committer
-from headway.features.lake import PURPOSES, Location, open_catalog
+from headway.features.lake.committer import Committer
+from headway.features.lake.tables import PURPOSES, Location, open_catalog
 
 ROWS = {
     "decision_id": pa.array(["a", "b"]),

@@ -20,7 +20,7 @@ from headway.core.errors import Conflict, DefinitionError, Forbidden, NotFound, 
 from headway.core.progress import RecordedProgress
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, Overflow, View
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams import group
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.group import PartitionGroup

@@ -16,8 +16,8 @@ from headway.core.clock import SystemClock
 from headway.core.progress import RecordedProgress
 from headway.core.settings import load_settings
 from headway.core.types import Principal
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from tests.conftest import ROOT
 

@@ -10,9 +10,9 @@ from headway.core.clock import ManualClock
 from headway.core.errors import Forbidden, NotFound
 from headway.core.times import DAY, HOUR
 from headway.core.types import Principal
-from headway.features.committer import Committer
-from headway.features.lake import Location, TableSpec
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, TableSpec
 from headway.governance.audit import AuditLog
 from headway.governance.audit_event import MemoryAudit
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers.redis import RedisStream
-from tests.features.lake_troubles import small_disk
+from tests.features.lake.troubles import small_disk
 from tests.features.streams.world import TOPIC
 from tests.features.valkey import DURABLE, Valkey, serving
 

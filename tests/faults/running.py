@@ -15,7 +15,7 @@ import numpy as np
 from headway.core.clock import SystemClock
 from headway.core.control import RedisControlStore
 from headway.features.arrow import events_of
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers import open_stream
 from headway.features.streams.group import PartitionGroup
 from headway.features.windows.codec import prefix, unpack

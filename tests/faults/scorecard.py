@@ -18,7 +18,7 @@ Record = Callable[[str, object], None]
 ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("scorecard.json")
 PAGE = ROOT / "docs" / "faults.md"
-PLACES = ("tests/faults", "tests/features/streams/test_kills.py", "tests/features/test_lake_kills.py")
+PLACES = ("tests/faults", "tests/features/streams/test_kills.py", "tests/features/lake/test_kills.py")
 _PROPERTY = "fault"
 _HEAD = """# Faults
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from headway.core.errors import Unavailable
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers.redis import RedisStream
 from tests.faults.running import Place, Running, payments_now, until
 from tests.faults.scorecard import Record, record
-from tests.features.lake_troubles import filled, held
+from tests.features.lake.troubles import filled, held
 from tests.features.streams.world import TOPIC
 from tests.features.valkey import DURABLE, Valkey
 

@@ -10,7 +10,7 @@ import pytest
 
 from headway.core.clock import SystemClock
 from headway.core.times import DAY, HOUR, MINUTE
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers import open_stream
 from headway.features.streams.drivers.redis import RedisStream
 from tests.faults.running import Place, Running, payments_now

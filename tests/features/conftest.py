@@ -8,9 +8,9 @@ import redis
 
 from headway.core.clock import ManualClock
 from headway.core.types import Principal
-from headway.features.committer import Committer
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import LIMITS, SHOP, a_history, limits, sales
 from tests.features.oracle import SOURCE

@@ -19,17 +19,17 @@ from headway.core.clock import ManualClock
 from headway.core.errors import DefinitionError, InvalidValue
 from headway.core.types import Columns, Principal
 from headway.features.aggregates import count
-from headway.features.committer import Committer
 from headway.features.consistency import CONSISTENT, SKEWED, check
 from headway.features.definitions import Entity, FeatureService, RowView, WindowView
 from headway.features.evolution import versions, view_of
 from headway.features.historical import offline_features, training_set
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_keys import watermark_key
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.status import Status
 from headway.governance.audit_event import MemoryAudit
 from tests.features.keyed import PARTS, Visit, expected, service_of, visits, visits_table

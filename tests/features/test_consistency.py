@@ -6,12 +6,12 @@ import pytest
 
 from headway.core.clock import ManualClock
 from headway.core.types import Columns, Principal
-from headway.features.committer import Committer
 from headway.features.consistency import CONSISTENT, NOTHING, SKEWED, check
 from headway.features.definitions import FeatureService
 from headway.features.historical import offline_features
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.transformations import transformation
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view

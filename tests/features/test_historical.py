@@ -10,17 +10,17 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.errors import Forbidden, InvalidValue
 from headway.core.types import Columns, Int64, Principal
-from headway.features.committer import Batch, Committer
 from headway.features.consistency import check
 from headway.features.definitions import EventSource, FeatureService, RowView
 from headway.features.historical import offline_features
 from headway.features.ingest import ingest
 from headway.features.kernel import kernel_sha256, matrix, transform
-from headway.features.lake import Location, TableSpec
+from headway.features.lake.committer import Batch, Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, TableSpec
 from headway.features.materialize import materialize
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.windows.events import event_ids
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import (

@@ -18,13 +18,13 @@ from headway.core.times import DAY, HOUR
 from headway.core.types import Columns, Principal
 from headway.features.aggregates import count
 from headway.features.backlog import Backlog
-from headway.features.committer import Committer
 from headway.features.definitions import FeatureService, Overflow, WindowView
 from headway.features.ingest import IngestReport, ingest
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.recompute import LakeFeatures, rows_of
 from headway.features.windows.codec import prefix, unpack
 from headway.governance.audit_event import MemoryAudit

@@ -6,12 +6,12 @@ from headway.core.clock import ManualClock
 from headway.core.errors import Unavailable
 from headway.core.types import Principal
 from headway.features import materialize as module
-from headway.features.committer import Committer
 from headway.features.evolution import version_name
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event, a_view
 from tests.features.samples import table

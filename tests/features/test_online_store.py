@@ -19,14 +19,14 @@ from headway.core.errors import Conflict, CorruptState, Unavailable
 from headway.core.times import DAY
 from headway.core.types import Columns, Principal
 from headway.features.catalogue.card import view_card
-from headway.features.committer import Committer
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView
 from headway.features.ingest import ingest
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.rows.codec import row_prefix
 from headway.features.rows.value import unpack
 from headway.features.status import SLACK, Status

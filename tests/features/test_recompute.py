@@ -11,12 +11,12 @@ from headway.core.clock import ManualClock
 from headway.core.errors import Forbidden
 from headway.core.types import Columns, Principal
 from headway.features.arrow import keys as keys_of
-from headway.features.committer import Committer
 from headway.features.definitions import FeatureService
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.recompute import LakeFeatures, rows_of
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import a_history
@@ -81,7 +81,7 @@ def test_recomputing_is_a_governed_read(reader: LakeReader, audit: MemoryAudit, 
 
 
 def test_only_rows_of_the_wanted_keys_are_read(reader: LakeReader, analyst: Principal) -> None:
-    from headway.features.reader import read_files
+    from headway.features.lake.reader import read_files
 
     plan = reader.plan(PAYMENTS, analyst, "testing")
     rows = read_files(plan.schema, plan.paths, ["card"], keys=("card", pa.array([3, 4])))

@@ -21,10 +21,10 @@ from headway.core.settings import Settings
 from headway.core.times import DAY, HOUR
 from headway.core.types import Principal
 from headway.features import training_set
-from headway.features.committer import Committer
 from headway.features.historical import offline_features
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.training_sets import TrainingSet, open_training_set
 from headway.governance.audit_event import MemoryAudit
 from headway.governance.issuing import development_issuer

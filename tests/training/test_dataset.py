@@ -14,8 +14,8 @@ from headway.core.settings import Settings
 from headway.core.times import DAY
 from headway.features.historical import offline_features
 from headway.features.labels import to_matrix
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from headway.training.dataset import EVALUATE, SPLIT, TRAIN, collect, pin_snapshots, read_spine
 from headway.training.recipes.xgboost import assemble

@@ -13,8 +13,8 @@ from headway.core.errors import DefinitionError, Forbidden, GateFailed
 from headway.core.progress import RecordedProgress
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from headway.governance.contract import LoadedContract
 from headway.governance.keys import MODEL_SIGN, development_keys, key_path, trust_root

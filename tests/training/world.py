@@ -12,9 +12,9 @@ from headway.core.clock import Clock
 from headway.core.times import DAY, SECOND, parse_time
 from headway.core.types import Columns, Principal
 from headway.features.aggregates import count, mean
-from headway.features.committer import Committer
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.tables import Location
 from headway.features.transformations import transformation
 from headway.governance.contract import LoadedContract, contract_sha256, parse_contract
 from headway.training.definitions import Gate, TrainingJob, XGBoostRecipe

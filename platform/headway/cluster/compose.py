@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from headway.features.committer_actor import CommitterClient
+    from headway.features.lake.committer_actor import CommitterClient
+    from headway.features.lake.reader import LakeReader
     from headway.features.online_store import OnlineStore
     from headway.features.quality.gate import Gate
-    from headway.features.reader import LakeReader
     from headway.features.streams.port import EventStream
     from headway.governance.registry import Registry
 
@@ -102,14 +102,14 @@ class Installation:
     @cached_property
     def reader(self) -> LakeReader:
         """Governed reads of the lake."""
-        from headway.features.reader import LakeReader
+        from headway.features.lake.reader import LakeReader
 
         return LakeReader(self.settings, self.audit, self.clock)
 
     @cached_property
     def committer(self) -> CommitterClient:
         """The lake's only writer."""
-        from headway.features.committer_actor import committer
+        from headway.features.lake.committer_actor import committer
 
         ray_session.connect(self.settings)
         return committer(self.settings)

@@ -24,7 +24,7 @@ from headway.features.definitions import WindowView
 from headway.features.historical import training_set
 from headway.features.join.spine import read_spine
 from headway.features.labels import pin
-from headway.features.lake_faults import lake_faults
+from headway.features.lake.faults import lake_faults
 from headway.features.write_report import WriteReport
 
 _WITHOUT_FEATURES = "features:|ceiling|stale:"

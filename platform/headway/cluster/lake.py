@@ -14,10 +14,10 @@ from headway.core.errors import AccessError, NotFound, NotSigned
 from headway.core.progress import Progress
 from headway.core.times import DAY, HOUR
 from headway.core.types import Principal
-from headway.features.lake import Location, open_catalog, open_table, table_names
-from headway.features.lake_compaction import Compacted
-from headway.features.lake_expiry import Expired
-from headway.features.lake_retention import Retention
+from headway.features.lake.compaction import Compacted
+from headway.features.lake.expiry import Expired
+from headway.features.lake.retention import Retention
+from headway.features.lake.tables import Location, open_catalog, open_table, table_names
 from headway.governance.statement import ModelStatement, read_statement
 
 _T = TypeVar("_T")

@@ -35,10 +35,10 @@ def lake_status(settings: Settings, principal: Principal, tables: Sequence[str] 
 
     NotFound offers the nearest to a name that there is not.
     """
-    from headway.features.lake import Location, open_catalog, open_table, table_names
-    from headway.features.lake_files import described, live_files
-    from headway.features.lake_layout import groups
-    from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, read_side
+    from headway.features.lake.files import described, live_files
+    from headway.features.lake.layout import groups
+    from headway.features.lake.memory import GARBAGE, GARBAGE_SCHEMA, read_side
+    from headway.features.lake.tables import Location, open_catalog, open_table, table_names
 
     principal.require("data", "read")
     catalog = open_catalog(Location.of(settings))

@@ -22,10 +22,10 @@ from headway.core.times import DAY, format_duration
 from headway.features.arrow import ARROW_TYPES
 from headway.features.definitions import EventSource, View
 from headway.features.distinct import first_known
+from headway.features.lake.reader import read_files
 from headway.features.outcomes import DECISION_ID, decision_columns, outcome_events, outcome_sources
 from headway.features.quality.gate import QUARANTINED
 from headway.features.quality.rows import broken_rows
-from headway.features.reader import read_files
 from headway.features.streams import group
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import DeadLetter, Decoder

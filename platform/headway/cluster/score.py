@@ -19,7 +19,7 @@ from headway.features.definitions import FeatureService
 from headway.features.distinct import first_known
 from headway.features.historical import training_set
 from headway.features.kernel import matrix
-from headway.features.lake import TableSpec
+from headway.features.lake.tables import TableSpec
 from headway.governance.statement import verify_version
 from headway.models.artefact import Artefact, load_artefact
 

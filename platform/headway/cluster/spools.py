@@ -15,8 +15,8 @@ from headway.cluster.compose import Installation
 from headway.cluster.outcomes import OutcomeFeed
 from headway.core.errors import InvalidValue, PlatformError
 from headway.core.times import EVENT_TIME, KNOWN_TIME
-from headway.features.committer_actor import CommitterClient
-from headway.features.lake import TableSpec
+from headway.features.lake.committer_actor import CommitterClient
+from headway.features.lake.tables import TableSpec
 from headway.serving.outcome_ids import outcome_ids
 from headway.serving.outcomes import drain_outcomes
 from headway.serving.recorder import drain_decisions

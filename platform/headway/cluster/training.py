@@ -10,7 +10,7 @@ from headway.core.errors import HeadwayError
 from headway.core.progress import Progress
 from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
-from headway.features.lake_pins import TrainingPins
+from headway.features.lake.pins import TrainingPins
 from headway.governance.keys import MODEL_SIGN, signer_for
 from headway.training.pipeline import TrainedVersion
 from headway.training.pipeline import run as run_pipeline

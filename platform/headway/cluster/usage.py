@@ -14,7 +14,7 @@ from headway.core.types import Principal
 from headway.governance.audit_verify import SUFFIX
 
 if TYPE_CHECKING:
-    from headway.features.reader import LakeReader
+    from headway.features.lake.reader import LakeReader
 
 _VERSION, _ARM, _DECIDED = "model_version", "arm", "known_time"
 
@@ -63,7 +63,7 @@ def decisions(use_case: str, reader: LakeReader, principal: Principal, *, now: i
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from headway.features.reader import read_files
+    from headway.features.lake.reader import read_files
 
     plan = reader.plan(f"decisions.{use_case}", principal, principal.purpose)
     parts = []

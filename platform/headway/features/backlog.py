@@ -18,9 +18,9 @@ from headway.core.errors import Conflict, Unavailable
 from headway.core.times import HOUR, SECOND, format_duration
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, View
+from headway.features.lake.reader import LakeReader
 from headway.features.materialize import materialize
 from headway.features.online_store import ALL, OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.write_report import WriteReport
 
 _KEY = "features:owed:{source}"

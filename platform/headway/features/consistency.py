@@ -17,7 +17,7 @@ from headway.features.arrow import times
 from headway.features.definitions import FeatureService
 from headway.features.historical import offline_features
 from headway.features.kernel import matrix
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
 
 CONSISTENT, SKEWED, NOTHING = "consistent", "skewed", "nothing compared"
 

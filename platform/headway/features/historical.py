@@ -24,7 +24,7 @@ from headway.features.join.point_in_time import in_place
 from headway.features.join.runner import Here, Job, OnRay, Runner
 from headway.features.join.table_transform import load_service, pack_service, transformed
 from headway.features.join.work import key_table
-from headway.features.reader import LakeReader, ReadPlan
+from headway.features.lake.reader import LakeReader, ReadPlan
 
 if TYPE_CHECKING:
     import ray.data

@@ -16,9 +16,9 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME, format_duration, format_t
 from headway.core.types import Principal
 from headway.features.arrow import conform, times
 from headway.features.backlog import Backlog
-from headway.features.committer import Batch
 from headway.features.definitions import EventSource, Overflow, View, WindowView
-from headway.features.lake import TableSpec
+from headway.features.lake.committer import Batch
+from headway.features.lake.tables import TableSpec
 from headway.features.online_store import ALL, OnlineStore
 from headway.features.quality.gate import QUARANTINED, Gate, admit, count
 from headway.features.write_report import WriteReport

@@ -15,7 +15,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Matrix, Principal
 from headway.features.definitions import EventSource, FeatureService
 from headway.features.distinct import first_known
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
 
 
 def pin(reader: LakeReader, *sources: EventSource) -> dict[str, int]:

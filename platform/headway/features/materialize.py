@@ -17,8 +17,8 @@ from headway.core.types import Principal
 from headway.features.arrow import times, with_times
 from headway.features.definitions import View
 from headway.features.evolution import version_name
+from headway.features.lake.reader import LakeReader, ReadPlan, read_files
 from headway.features.online_store import ALL, OnlineStore
-from headway.features.reader import LakeReader, ReadPlan, read_files
 from headway.features.write_report import WriteReport
 
 

@@ -18,9 +18,9 @@ from headway.features.definitions import AliasedView, FeatureService, RowView, V
 from headway.features.entities import key_parts
 from headway.features.join.point_in_time import row_columns, window_features
 from headway.features.join.work import bucket_column
-from headway.features.lake import bucket_of
+from headway.features.lake.reader import LakeReader, read_files
+from headway.features.lake.tables import bucket_of
 from headway.features.online import OnlineRows
-from headway.features.reader import LakeReader, read_files
 
 
 class LakeFeatures:

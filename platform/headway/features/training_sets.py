@@ -33,7 +33,7 @@ from headway.features.definitions import FeatureService
 from headway.features.historical import ROW_ID
 from headway.features.history import history_of
 from headway.features.labels import in_order, labelled_rows, pin
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
 from headway.governance.audit import audit_log
 from headway.governance.audit_event import AuditSink
 from headway.governance.contract import load_contract

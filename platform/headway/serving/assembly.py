@@ -23,8 +23,8 @@ from headway.core.times import MINUTE
 from headway.core.types import Principal
 from headway.features.definitions import FeatureService
 from headway.features.kernel import kernel_sha256
+from headway.features.lake.reader import LakeReader
 from headway.features.online import OnlineReader
-from headway.features.reader import LakeReader
 from headway.features.recompute import LakeFeatures
 from headway.governance.audit import audit_log
 from headway.governance.identity import verifier_from

@@ -25,7 +25,7 @@ Then: TypeAlias = Callable[[pa.Table, str], None]
 
 
 class Committer(Protocol):
-    """The only writer of the lake (`headway.features.committer`)."""
+    """The only writer of the lake (`headway.features.lake.committer`)."""
 
     def append_many(self, table: str, batches: Sequence[tuple[pa.Table, str]]) -> object:
         """Append batches of one schema in one commit, each once per batch id, however often it is called."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from headway.core.canonical import sha256
 from headway.core.times import DAY, MINUTE, SECOND
-from headway.features.lake import read_spool, write_spool
+from headway.features.lake.tables import read_spool, write_spool
 from headway.features.outcomes import DECISION_ID
 from headway.governance.files import locked, private_folder, sync_folder
 

@@ -16,8 +16,8 @@ from headway.core.times import EVENT_TIME, format_time
 from headway.core.types import Int64, Matrix, Principal
 from headway.features.historical import ROW_ID, training_set
 from headway.features.labels import in_order, labelled_rows, pin, to_matrix
-from headway.features.lake_pins import TrainingPins
-from headway.features.reader import LakeReader
+from headway.features.lake.pins import TrainingPins
+from headway.features.lake.reader import LakeReader
 from headway.models.input_schema import InputSchema, describe_input, merge_schemas
 from headway.training.definitions import TrainingJob
 

@@ -19,9 +19,9 @@ from headway.core.progress import Progress, Stage
 from headway.core.routing import VersionRef
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.lake_pins import TrainingPins
+from headway.features.lake.pins import TrainingPins
+from headway.features.lake.reader import LakeReader
 from headway.features.profile import build_profile
-from headway.features.reader import LakeReader
 from headway.governance.audit_event import AuditSink
 from headway.governance.contract import LoadedContract
 from headway.governance.registry import Registry

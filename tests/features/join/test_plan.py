@@ -14,7 +14,6 @@ from headway.core.clock import ManualClock
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Principal
 from headway.features.arrow import with_times
-from headway.features.committer import Committer
 from headway.features.historical import offline_features
 from headway.features.join import pieces
 from headway.features.join import plan as join_plan
@@ -22,8 +21,9 @@ from headway.features.join.plan import cut
 from headway.features.join.point_in_time import in_place
 from headway.features.join.runner import Here, Job
 from headway.features.join.work import Work, evaluate
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import BY_CARD, LIMITS, MIXED, a_spine, limits
 from tests.features.oracle import endless_view

@@ -6,7 +6,7 @@ import ray
 
 from headway.core.types import Principal
 from headway.features.historical import offline_features, training_set
-from headway.features.reader import LakeReader
+from headway.features.lake.reader import LakeReader
 from tests.features.histories import (
     MIXED,
     SERVICE,

@@ -14,11 +14,11 @@ import sys
 import numpy as np, pyarrow as pa, ray
 from headway.core.clock import ManualClock
 from headway.core.types import Principal
-from headway.features.committer import Committer
+from headway.features.lake.committer import Committer
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView
 from headway.features.historical import training_set
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.tables import Location
+from headway.features.lake.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
 
 STORE, CHUNKS, ROWS, SHOPS = 80 << 20, 10, 600_000, 20_000

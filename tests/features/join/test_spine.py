@@ -9,12 +9,12 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.errors import InvalidValue
 from headway.core.types import Principal
-from headway.features.committer import Committer
 from headway.features.definitions import Entity, EventSource, FeatureService, RowView
 from headway.features.historical import offline_features
 from headway.features.join.spine import read_spine
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, a_view
 from tests.features.samples import batch

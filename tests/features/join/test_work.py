@@ -6,14 +6,14 @@ import pytest
 
 from headway.core.clock import ManualClock
 from headway.core.types import Principal
-from headway.features.committer import Committer
 from headway.features.definitions import FeatureService
 from headway.features.historical import offline_features
 from headway.features.join import pieces
 from headway.features.join import work as join_work
 from headway.features.join.point_in_time import view_columns
-from headway.features.lake import Location
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from tests.features.histories import BY_SHOP, a_spine
 from tests.features.oracle import SOURCE, Event, a_view
 from tests.features.samples import table

@@ -17,7 +17,7 @@ from headway.core.control import MemoryControlStore
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
 from headway.features.ingest import IngestReport, ingest
-from headway.features.lake import TableSpec
+from headway.features.lake.tables import TableSpec
 from headway.features.quality import quarantine as module
 from headway.features.quality.decisions import drop, release
 from headway.features.quality.expectations import between, unique

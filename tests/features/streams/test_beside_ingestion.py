@@ -9,7 +9,7 @@ from headway.core.control import MemoryControlStore
 from headway.core.times import SECOND
 from headway.features.backlog import Backlog
 from headway.features.ingest import IngestReport, ingest
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers.redis import RedisStream
 from tests.features.oracle import SOURCE, Event
 from tests.features.samples import table

@@ -12,8 +12,8 @@ from headway.core.times import DAY, HOUR
 from headway.features.arrow import conform, events_of
 from headway.features.definitions import EventSource, RowView
 from headway.features.ingest import require_past
-from headway.features.lake import spec_of
-from headway.features.lake_schema import conform_table, schema_of
+from headway.features.lake.schema import conform_table, schema_of
+from headway.features.lake.tables import spec_of
 from headway.features.streams.decoding import Decoder
 from headway.features.streams.port import Message
 from tests.features.oracle import CARD, SOURCE, a_view

@@ -7,10 +7,10 @@ from threading import Lock
 import pytest
 
 from headway.core.errors import Unavailable
-from headway.features.committer import Batch
 from headway.features.definitions import EventSource
 from headway.features.ingest import Appender
-from headway.features.lake import Location, TableSpec
+from headway.features.lake.committer import Batch
+from headway.features.lake.tables import Location, TableSpec
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.group import NAMESPACE, PartitionGroup, actor_name, running, start
 from headway.features.streams.parts import Parts

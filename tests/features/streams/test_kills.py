@@ -16,7 +16,7 @@ import pytest
 from headway.core.clock import SystemClock
 from headway.core.control import RedisControlStore
 from headway.features.arrow import events_of
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers import open_stream
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.port import EventStream

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.group import start
 from tests.features.streams.world import TOPIC, durable_parts, message, payments, until

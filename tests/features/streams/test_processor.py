@@ -13,7 +13,7 @@ from headway.core.errors import DefinitionError, Forbidden, Unavailable
 from headway.core.times import DAY, HOUR, SECOND
 from headway.features.aggregates import count
 from headway.features.definitions import Overflow, WindowView
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.online_store import OnlineStore
 from headway.features.recompute import rows_of
 from headway.features.streams.checkpoint import Fenced

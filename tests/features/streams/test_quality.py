@@ -11,7 +11,7 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.control import MemoryControlStore
 from headway.core.times import DAY, HOUR
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.quality.expectations import (
     Severity,
     between,

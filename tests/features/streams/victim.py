@@ -7,7 +7,7 @@ import time
 from headway.core.clock import SystemClock
 from headway.core.control import RedisControlStore
 from headway.core.errors import Unavailable
-from headway.features.lake import Location
+from headway.features.lake.tables import Location
 from headway.features.streams.drivers import open_stream
 from tests.features.streams.world import World
 

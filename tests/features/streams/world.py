@@ -15,12 +15,12 @@ import pyarrow as pa
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
 from headway.core.types import Principal
-from headway.features.committer import Committer
 from headway.features.definitions import View, WindowView
-from headway.features.lake import Location
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location
 from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.recompute import rows_of
 from headway.features.streams.checkpoint import Checkpoint, read
 from headway.features.streams.dead_letters import DEAD_LETTERS

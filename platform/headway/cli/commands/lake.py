@@ -12,7 +12,7 @@ from headway.cli.context import JsonFlag, installation, person, progress, settin
 if TYPE_CHECKING:
     from headway.cluster.lake import Cleaned
     from headway.cluster.lake_status import TableStatus
-    from headway.features.lake_compaction import Compacted
+    from headway.features.lake.compaction import Compacted
 
 _EMPTY = "the lake has no tables yet: they are made with the first ingestion"
 Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]…", help="Tables; none: all.", show_default=False)]

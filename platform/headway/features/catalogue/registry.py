@@ -23,8 +23,8 @@ from headway.features.catalogue.registry_file import read_services
 from headway.features.definitions import FeatureService
 from headway.features.evolution import require_compatible
 from headway.features.feast.objects import entities_of, feast_table, joined, marks
-from headway.features.lake import Location
-from headway.features.lake_schema import require_sources
+from headway.features.lake.schema import require_sources
+from headway.features.lake.tables import Location
 from headway.governance.audit_event import AuditSink
 from headway.governance.files import PUBLIC, write_atomic
 

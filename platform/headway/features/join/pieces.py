@@ -15,7 +15,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.arrow import times
 from headway.features.join.point_in_time import Piece
-from headway.features.lake import file_schema, from_lake, moment
+from headway.features.lake.tables import file_schema, from_lake, moment
 
 PIECE_ROWS = 1 << 20
 

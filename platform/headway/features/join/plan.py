@@ -14,8 +14,8 @@ from headway.features.definitions import RowView, View
 from headway.features.join.pieces import Span
 from headway.features.join.runner import Job, Runner
 from headway.features.join.work import Exchange, Work, bucket_column
-from headway.features.lake import bucket_of
-from headway.features.reader import ReadPlan
+from headway.features.lake.reader import ReadPlan
+from headway.features.lake.tables import bucket_of
 
 _READERS = 16
 _EARLIEST = -(2**62)

@@ -15,7 +15,7 @@ from headway.features.arrow import key_columns, with_times
 from headway.features.definitions import Entity, RowView, View, WindowView
 from headway.features.join.pieces import Span, file_pieces, table_pieces
 from headway.features.join.point_in_time import Piece, in_place, newest_rows, row_columns, window_features
-from headway.features.lake import bucket_of
+from headway.features.lake.tables import bucket_of
 
 _EVENTS_PER_PASS = 1 << 22
 _BINS = 4_096

@@ -22,7 +22,7 @@ from headway.core.canonical import sha256
 from headway.core.clock import Clock
 from headway.core.errors import Conflict, CorruptState, InvalidValue, NotFound, Unavailable
 from headway.core.settings import Settings
-from headway.features.lake_faults import lake_faults
+from headway.features.lake.faults import lake_faults
 from headway.features.quality.check import QualityReport
 from headway.features.quality.digest import rows_sha256
 from headway.governance.files import locked, private_folder, sync_folder

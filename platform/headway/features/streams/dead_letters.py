@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from headway.core.times import EVENT_TIME, KNOWN_TIME
-from headway.features.lake import TableSpec
+from headway.features.lake.tables import TableSpec
 from headway.features.streams.decoding import DeadLetter
 
 DEAD_LETTERS = TableSpec(

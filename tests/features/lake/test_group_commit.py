@@ -10,13 +10,13 @@ import pytest
 from headway.core.clock import ManualClock, SystemClock
 from headway.core.errors import CorruptState, Unavailable
 from headway.core.types import Principal
-from headway.features import group_commit
-from headway.features.committer import Committer
-from headway.features.group_commit import GroupCommit
-from headway.features.lake import Location, open_catalog
+from headway.features.lake import group_commit
+from headway.features.lake.committer import Committer
+from headway.features.lake.group_commit import GroupCommit
+from headway.features.lake.tables import Location, open_catalog
+from tests.features.lake.test_tables import reader_of
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch
-from tests.features.test_lake import reader_of
 
 CALLERS = 8
 

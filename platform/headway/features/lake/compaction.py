@@ -12,11 +12,11 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headway.features.lake_files import Write, described, in_order, live_files, read_rows, write_rows
-from headway.features.lake_layout import LakeFile, groups, step
-from headway.features.lake_manifests import replacing
-from headway.features.lake_memory import COMPACTED, STAMP, stamp_of
-from headway.features.lake_transaction import changing
+from headway.features.lake.files import Write, described, in_order, live_files, read_rows, write_rows
+from headway.features.lake.layout import LakeFile, groups, step
+from headway.features.lake.manifests import replacing
+from headway.features.lake.memory import COMPACTED, STAMP, stamp_of
+from headway.features.lake.transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile

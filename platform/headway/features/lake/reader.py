@@ -20,7 +20,11 @@ from headway.core.settings import Settings
 from headway.core.times import EVENT_TIME, INGESTED_AT, KNOWN_TIME, format_time
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
-from headway.features.lake import (
+from headway.features.lake.faults import lake_faults
+from headway.features.lake.files import described, matching
+from headway.features.lake.memory import stamp
+from headway.features.lake.schema import read_schema
+from headway.features.lake.tables import (
     PURPOSES,
     Location,
     TableSpec,
@@ -31,10 +35,6 @@ from headway.features.lake import (
     open_table,
     spec_of,
 )
-from headway.features.lake_faults import lake_faults
-from headway.features.lake_files import described, matching
-from headway.features.lake_memory import stamp
-from headway.features.lake_schema import read_schema
 from headway.governance.audit_event import AuditSink
 
 if TYPE_CHECKING:

@@ -21,16 +21,16 @@ from headway.core.types import Principal
 from headway.features.aggregates import count, largest, total
 from headway.features.arrow import conform
 from headway.features.catalogue.registry import apply
-from headway.features.committer import Committer
 from headway.features.definitions import DTYPES, EventSource, FeatureService, RowView, WindowView
 from headway.features.evolution import versions, view_of
 from headway.features.historical import offline_features
-from headway.features.lake import Location, TableSpec, open_catalog
-from headway.features.lake_schema import growth
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.schema import growth
+from headway.features.lake.tables import Location, TableSpec, open_catalog
 from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.features.recompute import LakeFeatures
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.port import partition_of
@@ -272,7 +272,8 @@ def test_processors_of_both_definitions_run_side_by_side(
         stream.publish(topic, [message(event, tip=0.5) for event in events[first : first + 10]])
         stream.publish(topic, [message(event) for event in events[first + 10 : first + 20]])
         for processor in processors:
-            processor.step()
+            while processor.step():
+                pass
             processor.flush()
     rows = worlds[1].reader.scan(NEW, principal("data:read"), "testing").sort_by("payment")
     assert rows["payment"].to_pylist() == list(range(40))

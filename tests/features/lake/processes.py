@@ -1,4 +1,4 @@
-"""Processes that work on one lake until they are done or killed: `python -m tests.features.lake_processes ROLE …`."""
+"""Processes that work on one lake until they are done or killed: `python -m tests.features.lake.processes ROLE …`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 import time
 
 from headway.core.errors import Unavailable
-from headway.features.committer import Committer
-from headway.features.lake import Location
-from headway.features.lake_retention import Retention
+from headway.features.lake.committer import Committer
+from headway.features.lake.retention import Retention
+from headway.features.lake.tables import Location
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch
 

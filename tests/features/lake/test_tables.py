@@ -8,9 +8,9 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.errors import CorruptState, DefinitionError, Forbidden, InvalidValue, NotFound, Unauthenticated
 from headway.core.types import Principal
-from headway.features.committer import Committer
-from headway.features.lake import Location, TableSpec, bucket_of, open_catalog, write_spool
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, TableSpec, bucket_of, open_catalog, write_spool
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE, Event
 from tests.features.samples import batch

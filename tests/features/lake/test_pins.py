@@ -5,10 +5,10 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.errors import NotFound
 from headway.core.times import DAY
-from headway.features.committer import Committer
-from headway.features.lake import Location, open_catalog
-from headway.features.lake_pins import RUN_AT_MOST, TrainingPins, abandoned
-from headway.features.lake_retention import Retention
+from headway.features.lake.committer import Committer
+from headway.features.lake.pins import RUN_AT_MOST, TrainingPins, abandoned
+from headway.features.lake.retention import Retention
+from headway.features.lake.tables import Location, open_catalog
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch
 

@@ -15,7 +15,7 @@ from headway.core.errors import CorruptState, DefinitionError, NotFound
 from headway.core.settings import Settings
 from headway.core.types import Int64
 from headway.features.definitions import DTYPES, EventSource
-from headway.features.lake_faults import lake_faults
+from headway.features.lake.faults import lake_faults
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog

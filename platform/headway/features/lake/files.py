@@ -15,11 +15,11 @@ import pyarrow.fs as pafs
 
 from headway.core.errors import InvalidValue
 from headway.core.times import EVENT_TIME
-from headway.features.lake import file_schema
-from headway.features.lake_layout import LakeFile
-from headway.features.lake_manifests import live
-from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side
-from headway.features.lake_transaction import changing
+from headway.features.lake.layout import LakeFile
+from headway.features.lake.manifests import live
+from headway.features.lake.memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side
+from headway.features.lake.tables import file_schema
+from headway.features.lake.transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.expressions import BooleanExpression

@@ -8,10 +8,10 @@ from headway.core.clock import SystemClock
 from headway.core.errors import CorruptState
 from headway.core.settings import Settings
 from headway.core.types import Principal
-from headway.features.committer_actor import committer
-from headway.features.lake import Location, open_catalog, write_spool
-from headway.features.lake_upkeep import APPENDS_PER_EXPIRY
-from headway.features.reader import LakeReader
+from headway.features.lake.committer_actor import committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, open_catalog, write_spool
+from headway.features.lake.upkeep import APPENDS_PER_EXPIRY
 from headway.governance.audit_event import MemoryAudit
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.core.times import DAY, HOUR
-from headway.features.lake_retention import Retention, expirable
+from headway.features.lake.retention import Retention, expirable
 
 NOW = 100 * DAY
 MOMENTS = st.lists(st.integers(0, NOW), unique=True, min_size=1, max_size=80)

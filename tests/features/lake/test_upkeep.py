@@ -11,27 +11,27 @@ from headway.core.clock import ManualClock
 from headway.core.errors import InvalidValue, NotFound, Unavailable
 from headway.core.times import DAY, HOUR
 from headway.core.types import Principal
-from headway.features import committer as committer_module
-from headway.features import lake_layout, lake_memory
 from headway.features.backlog import Backlog
-from headway.features.committer import Committer
 from headway.features.evolution import version_name
-from headway.features.lake import Location, TableSpec, open_catalog
-from headway.features.lake_compaction import Compacted, Merge, write_merged
-from headway.features.lake_expiry import Expired, plan_expiry
-from headway.features.lake_files import Write, described, live_files
-from headway.features.lake_layout import LakeFile, groups
-from headway.features.lake_manifests import live
-from headway.features.lake_retention import Retention
-from headway.features.lake_upkeep import APPENDS_PER_COMPACTION, APPENDS_PER_LEVELLING, Upkeep
+from headway.features.lake import committer as committer_module
+from headway.features.lake import layout, memory
+from headway.features.lake.committer import Committer
+from headway.features.lake.compaction import Compacted, Merge, write_merged
+from headway.features.lake.expiry import Expired, plan_expiry
+from headway.features.lake.files import Write, described, live_files
+from headway.features.lake.layout import LakeFile, groups
+from headway.features.lake.manifests import live
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.retention import Retention
+from headway.features.lake.tables import Location, TableSpec, open_catalog
+from headway.features.lake.upkeep import APPENDS_PER_COMPACTION, APPENDS_PER_LEVELLING, Upkeep
 from headway.features.materialize import materialize
 from headway.features.online_store import OnlineStore
-from headway.features.reader import LakeReader
 from headway.governance.audit_event import MemoryAudit
+from tests.features.lake.test_tables import log, reader_of
 from tests.features.oracle import SOURCE, a_view
 from tests.features.samples import batch
 from tests.features.samples import table as rows_of
-from tests.features.test_lake import log, reader_of
 from tests.features.test_materialize import events
 
 LAST_ONLY = Retention(newest=1, hourly=0, daily=0, grace=HOUR)
@@ -91,7 +91,7 @@ def test_groups_of_one_bucket_and_step_have_files_of_their_own(
     lake: Location, clock: ManualClock, analyst: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     committer, _ = filled(lake, clock, 12)
-    monkeypatch.setattr(lake_layout, "TARGET", 4 * 2_000)
+    monkeypatch.setattr(layout, "TARGET", 4 * 2_000)
     assert committer.compact_step(TABLE, whole=True).written > SOURCE.buckets
     assert payments(reader_of(lake, clock)[0], analyst) == list(range(240))
 
@@ -191,10 +191,10 @@ def test_orphans_are_found_and_what_is_used_or_young_stays(
 
 
 def test_the_memory_of_batches_is_bounded(lake: Location, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lake_memory, "REMEMBERED", 5)
+    monkeypatch.setattr(memory, "REMEMBERED", 5)
     committer, snapshots = filled(lake, clock, 10)
     expire(committer)
-    known = lake_memory.committed(open_catalog(lake).load_table(TABLE))
+    known = memory.committed(open_catalog(lake).load_table(TABLE))
     assert known == {str(number): snapshots[number] for number in range(4, 10)}
 
 
@@ -396,7 +396,7 @@ def test_a_bucket_is_levelled_where_its_small_files_count() -> None:
     def file(number: int, weight: int) -> LakeFile:
         return LakeFile(path=str(number), bucket=0, size=weight, rows=1)
 
-    large, part = lake_layout.TARGET // 4, lake_layout.TARGET // 4 // lake_layout.LEVEL
+    large, part = layout.TARGET // 4, layout.TARGET // 4 // layout.LEVEL
     assert groups([file(0, large), file(1, part - 1)], level=True) == []
     assert groups([file(0, large), file(1, part)]) == []
     assert groups([file(0, large), file(1, part)], level=True) == [[file(1, part), file(0, large)]]

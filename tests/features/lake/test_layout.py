@@ -6,7 +6,7 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.features.lake_layout import FAN, ROW_BYTES, SMALLEST, TARGET, LakeFile, groups, step, tier
+from headway.features.lake.layout import FAN, ROW_BYTES, SMALLEST, TARGET, LakeFile, groups, step, tier
 
 FILES = st.lists(
     st.builds(

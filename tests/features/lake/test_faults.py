@@ -13,11 +13,11 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.errors import Unavailable
 from headway.core.types import Principal
-from headway.features.committer import Committer
-from headway.features.lake import Location, open_catalog, write_spool
-from headway.features.reader import LakeReader
+from headway.features.lake.committer import Committer
+from headway.features.lake.reader import LakeReader
+from headway.features.lake.tables import Location, open_catalog, write_spool
 from headway.governance.audit_event import MemoryAudit
-from tests.features.lake_troubles import held, small_disk
+from tests.features.lake.troubles import held, small_disk
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch
 

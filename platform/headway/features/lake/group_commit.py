@@ -16,9 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from headway.core.errors import Unavailable
-from headway.features.committer import Batch, Committer
 from headway.features.definitions import EventSource
-from headway.features.lake import TableSpec, spec_of
+from headway.features.lake.committer import Batch, Committer
+from headway.features.lake.tables import TableSpec, spec_of
 
 GROUP_BYTES = 64 * 1024 * 1024
 """Bytes after which a commit takes no further caller."""

@@ -10,9 +10,9 @@ import logging
 import threading
 from collections import Counter
 
-from headway.features.committer import Committer
-from headway.features.lake_compaction import Compacted
-from headway.features.lake_expiry import Expired
+from headway.features.lake.committer import Committer
+from headway.features.lake.compaction import Compacted
+from headway.features.lake.expiry import Expired
 from headway.governance.audit_event import AuditSink
 
 _LOG = logging.getLogger(__name__)

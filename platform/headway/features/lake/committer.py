@@ -24,7 +24,14 @@ from headway.core.clock import Clock, SystemClock
 from headway.core.errors import HeadwayError, InvalidValue, NotFound, Unavailable
 from headway.core.times import DAY
 from headway.features.definitions import EventSource
-from headway.features.lake import (
+from headway.features.lake.compaction import Compacted, plan_merge, put_in_place, write_merged
+from headway.features.lake.expiry import Expired, Expiry, drop_abandoned, expire, plan_expiry
+from headway.features.lake.faults import lake_faults
+from headway.features.lake.files import Write, add_rows, remove_orphans
+from headway.features.lake.memory import BATCHES, REMEMBERED, STAMP, committed, stamp_of
+from headway.features.lake.retention import Retention
+from headway.features.lake.schema import conform_table, ensure_table
+from headway.features.lake.tables import (
     Location,
     TableSpec,
     batch_list,
@@ -34,14 +41,7 @@ from headway.features.lake import (
     read_spool,
     spec_of,
 )
-from headway.features.lake_compaction import Compacted, plan_merge, put_in_place, write_merged
-from headway.features.lake_expiry import Expired, Expiry, drop_abandoned, expire, plan_expiry
-from headway.features.lake_faults import lake_faults
-from headway.features.lake_files import Write, add_rows, remove_orphans
-from headway.features.lake_memory import BATCHES, REMEMBERED, STAMP, committed, stamp_of
-from headway.features.lake_retention import Retention
-from headway.features.lake_schema import conform_table, ensure_table
-from headway.features.lake_upsert import replace_rows, require_keys
+from headway.features.lake.upsert import replace_rows, require_keys
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headway.core.errors import InvalidValue, NotFound
-from headway.features.lake_files import Write, bucket_key, described, in_order, live_files, read_rows, write_rows
-from headway.features.lake_transaction import changing
+from headway.features.lake.files import Write, bucket_key, described, in_order, live_files, read_rows, write_rows
+from headway.features.lake.transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile

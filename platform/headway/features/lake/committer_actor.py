@@ -15,14 +15,14 @@ from headway.core.errors import HeadwayError
 from headway.core.ray_session import run_in_background
 from headway.core.settings import Settings
 from headway.core.times import DAY
-from headway.features.committer import Batch, Committer
 from headway.features.definitions import EventSource
-from headway.features.group_commit import GroupCommit
-from headway.features.lake import Location, TableSpec
-from headway.features.lake_compaction import Compacted
-from headway.features.lake_expiry import Expired
-from headway.features.lake_retention import Retention
-from headway.features.lake_upkeep import IDENTITY, Upkeep
+from headway.features.lake.committer import Batch, Committer
+from headway.features.lake.compaction import Compacted
+from headway.features.lake.expiry import Expired
+from headway.features.lake.group_commit import GroupCommit
+from headway.features.lake.retention import Retention
+from headway.features.lake.tables import Location, TableSpec
+from headway.features.lake.upkeep import IDENTITY, Upkeep
 from headway.governance.audit import audit_log
 from headway.governance.audit_event import AuditSink
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from headway.features.committer import Committer
-from headway.features.lake import Location, open_catalog
+from headway.features.lake.committer import Committer
+from headway.features.lake.tables import Location, open_catalog
 from tests.faults.scorecard import Record, record
-from tests.features.lake_processes import RETENTION, ROWS
+from tests.features.lake.processes import RETENTION, ROWS
 from tests.features.oracle import SOURCE
 from tests.features.samples import batch
 
@@ -23,7 +23,7 @@ YOUNG_S = 2.0
 
 
 def start(lake: Location, role: str, *numbers: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.features.lake_processes", role, lake.catalog_uri, lake.warehouse]
+    command = [sys.executable, "-m", "tests.features.lake.processes", role, lake.catalog_uri, lake.warehouse]
     out = subprocess.PIPE if role == "die" else subprocess.DEVNULL
     return subprocess.Popen([*command, *map(str, numbers)], stdout=out)
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 from headway.core.errors import DefinitionError
 from headway.core.times import EVENT_TIME, INGESTED_AT, KNOWN_TIME
 from headway.features.definitions import EventSource
-from headway.features.lake import PURPOSES, Location, TableSpec, open_catalog, spec_of
-from headway.features.lake_faults import lake_faults
+from headway.features.lake.faults import lake_faults
+from headway.features.lake.tables import PURPOSES, Location, TableSpec, open_catalog, spec_of
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headway.features.lake_files import delete
-from headway.features.lake_memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side, remembered, write_side
-from headway.features.lake_pins import abandoned
-from headway.features.lake_retention import Retention, expirable
-from headway.features.lake_transaction import changing
+from headway.features.lake.files import delete
+from headway.features.lake.memory import GARBAGE, GARBAGE_SCHEMA, MEMORY, read_side, remembered, write_side
+from headway.features.lake.pins import abandoned
+from headway.features.lake.retention import Retention, expirable
+from headway.features.lake.transaction import changing
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import ManifestFile

@@ -1,0 +1,1 @@
+"""The lake: tables, their only writer, upkeep, and governed reads."""
