@@ -82,19 +82,16 @@ class Decoder:
             }
         )
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-            (f"c{i}", _TYPES[dtype] if name == source.id else _TYPES[dtype] | None)
+            (f"c{i}", _TYPES[dtype] | None, None)
+            if name in source.optional
+            else (f"c{i}", _TYPES[dtype] if name == source.id else _TYPES[dtype] | None)
             for i, (name, dtype) in enumerate(source.columns.items())
-            if name not in source.optional
         ]
         fields += [("event", _Time), ("known", _Time | None, None)]
-        fields += [
-            (f"c{i}", _TYPES[dtype] | None, None)
-            for i, (name, dtype) in enumerate(source.columns.items())
-            if name in source.optional
-        ]
         rename = {f"c{i}": name for i, name in enumerate(self._names)} | {"event": EVENT_TIME, "known": KNOWN_TIME}
-        loose = msgspec.defstruct("Event", fields, rename=rename, gc=False)
-        strict = msgspec.defstruct("StrictEvent", fields, rename=rename, gc=False, forbid_unknown_fields=True)
+        options: dict[str, Any] = {"rename": rename, "gc": False, "kw_only": True}  # in the order of the columns
+        loose = msgspec.defstruct("Event", fields, **options)
+        strict = msgspec.defstruct("StrictEvent", fields, **options, forbid_unknown_fields=True)
         self._strict = msgspec.json.Decoder(strict)
         self._loose = msgspec.json.Decoder(loose)
         self._fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
