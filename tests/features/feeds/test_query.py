@@ -189,9 +189,12 @@ def test_a_lookback_must_fit_the_watermark(shop: Shop) -> None:
         world.run(shop.feed(lookback="10m"))
 
 
-def test_databases_that_are_none() -> None:
+def test_databases_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="--database"):
         QueryFeed("nonsense", SELECT, "added", COLUMNS)
+    with pytest.raises(InvalidValue, match=r"there is no file .*mistyped\.db"):
+        QueryFeed(f"sqlite:///{tmp_path}/mistyped.db", SELECT, "added", COLUMNS)
+    assert not list(tmp_path.iterdir())
     with pytest.raises((InvalidValue, DefinitionError), match="--database"):
         QueryFeed("mysql+pymysql://u@h/d", SELECT, "added", COLUMNS)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,7 +56,12 @@ class QueryFeed:
             raise DefinitionError(
                 f"the driver is not installed: {error}", field="--database", expected="its package in the environment"
             ) from None
-        shown = self._engine.url.render_as_string(hide_password=True)
+        url = self._engine.url
+        path = url.database or ""
+        if url.get_backend_name() == "sqlite" and path and not path.startswith("file:") and not Path(path).exists():
+            # SQLite would make an empty one
+            raise InvalidValue("--database", f"there is no file {path}")
+        shown = url.render_as_string(hide_password=True)
         self.name = f"query:{shown}:{watermark}:{self._query}"
         self.ignored: list[str] = []
         self._seen: dict[bytes, Any] = {}
