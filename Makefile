@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 NAME ?= serving
-JOBS ?= 2
+JOBS ?= 3
 
 .DELETE_ON_ERROR:
 .PHONY: venv clients demo test soak lint bench clean

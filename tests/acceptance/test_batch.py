@@ -56,7 +56,9 @@ def test_rendered_manifests_are_valid_and_serve_the_same(platform: Platform, tmp
             validate(manifest, {})
     (service,) = (manifest for manifest in manifests if manifest["kind"] == "RayService")
     contract = load_contract(platform.project / "serve_apps" / "churn" / "contract.yaml").contract
-    assert yaml.safe_load(service["spec"]["serveConfigV2"]) == serve_config("churn", contract=contract)
+    decisions, events = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    assert {"applications": [decisions]} == serve_config("churn", contract=contract)
+    assert events["route_prefix"] == "/v1/events"
 
 
 def test_the_ray_service_is_valid_for_kuberay(platform: Platform, tmp_path: Path, crds: Schemas) -> None:
