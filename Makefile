@@ -31,7 +31,7 @@ demo: venv
 	$(BIN)/headway demo
 
 test: venv clients
-	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) $(TESTS)
+	$(BIN)/python -m pytest -m "not soak" --numprocesses $(JOBS) --no-loadscope-reorder $(TESTS)
 
 soak: venv
 	$(BIN)/python -m pytest -m soak $(TESTS)

@@ -115,7 +115,7 @@ def driver(script: str, home: Path) -> str:
 
 
 @pytest.mark.platform
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_kills_and_a_stop_of_the_platform_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path / "home", project=ROOT)
