@@ -18,7 +18,8 @@ from headway.features.streams.status import PartitionStatus
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 5.0
 _STATE_EVERY = 12
-"""Times as seldom is the state measured."""
+"""Times as seldom is the state measured; at first, while it may be new, sooner."""
+_FIRST = (1, 2, 4, 8)
 
 
 class StreamMetrics:
@@ -95,7 +96,7 @@ class Watch:
         metrics, turn = StreamMetrics(), 0
         while not self._stop.wait(_EVERY_S if turn else 0.0):
             metrics.show(self._source, self._status(), self._clock.now())
-            if turn % _STATE_EVERY == 1:
+            if turn in _FIRST or turn % _STATE_EVERY == 1:
                 url, views = self._views()
                 for view in views:
                     if isinstance(view, WindowView):
