@@ -5,6 +5,7 @@ import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +27,8 @@ from headway.features.evolution import versions, view_of
 from headway.features.historical import offline_features
 from headway.features.lake.committer import Committer
 from headway.features.lake.reader import LakeReader
-from headway.features.lake.schema import growth
-from headway.features.lake.tables import Location, TableSpec, open_catalog
+from headway.features.lake.schema import ensure_table, growth
+from headway.features.lake.tables import Location, TableSpec, open_catalog, spec_of
 from headway.features.materialize import materialize
 from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
@@ -282,3 +283,18 @@ def test_processors_of_both_definitions_run_side_by_side(
     assert rows["tip"].null_count == 40 - sum(tipped)
     assert processors[0].progress.unknown == ("tip",)
     assert [processor.progress.dead for processor in processors] == [0, 0]
+
+
+def test_a_namespace_that_another_process_makes_meanwhile_is_there(
+    lake: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, other = open_catalog(lake), open_catalog(lake)
+    exists = catalog.namespace_exists
+
+    def slow(name: Any) -> bool:
+        found = bool(exists(name))
+        other.create_namespace_if_not_exists(name)
+        return found
+
+    monkeypatch.setattr(catalog, "namespace_exists", slow)
+    assert ensure_table(catalog, spec_of(OLD)).name() == ("events", "payments")

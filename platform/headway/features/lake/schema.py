@@ -140,7 +140,7 @@ def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
     from pyiceberg.transforms import BucketTransform
 
-    catalog.create_namespace_if_not_exists(spec.name.split(".")[0])
+    _ensure_namespace(catalog, spec.name.split(".")[0])
     schema = schema_of(spec)
     try:
         table = catalog.load_table(spec.name)
@@ -167,6 +167,14 @@ def ensure_table(catalog: Catalog, spec: TableSpec) -> Table:
         with table.transaction() as change:
             change.set_properties(PROPERTIES)
     return table
+
+
+def _ensure_namespace(catalog: Catalog, name: str) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    # pyiceberg asks first and then writes: another process may have made it in between
+    with suppress(IntegrityError):
+        catalog.create_namespace_if_not_exists(name)
 
 
 def conform_table(spec: TableSpec, data: pa.Table, ingested_at: int, schema: pa.Schema) -> pa.Table:
