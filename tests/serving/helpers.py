@@ -254,12 +254,12 @@ class Toy:
 
 
 @asynccontextmanager
-async def served(toy: Toy) -> AsyncIterator[int]:
-    """The gateway behind the server that Serve uses, on a port of its own."""
+async def listening(gateway: Gateway, prefix: str) -> AsyncIterator[int]:
+    """A gateway behind the server that Serve uses, on a port of its own."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["root_path"] = "/toy"
-        await toy.gateway(scope, receive, send)
+        scope["root_path"] = prefix
+        await gateway(scope, receive, send)
 
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http="httptools"))
     task = asyncio.create_task(server.serve())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.serving.helpers import Toy, served
+from tests.serving.helpers import Toy, listening
 
 CLIENTS = ROOT / ".venv-clients" / "bin"
 SPECIFICATION = ROOT.parent / "shared" / "schemas" / "open-inference" / "open_inference_rest.yaml"
@@ -37,7 +37,7 @@ async def run(folder: Path, *command: str) -> tuple[int, str]:
 
 def talk(tmp_path: Path, script: str, url: str) -> Any:
     async def work(toy: Toy) -> tuple[int, str]:
-        async with served(toy) as port:
+        async with listening(toy.gateway, "/toy") as port:
             place = url.format(port=port)
             return await run(
                 tmp_path, str(CLIENTS / "python"), str(ROOT / "tests" / "clients" / script), place, "toy", "alice"
@@ -73,7 +73,7 @@ def test_kserves_client(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification, shared/schemas, is not beside this clone")
 def test_generated_requests_after_the_specification(tmp_path: Path) -> None:
     async def work(toy: Toy) -> tuple[int, str]:
-        async with served(toy) as port:
+        async with listening(toy.gateway, "/toy") as port:
             return await run(
                 tmp_path, str(CLIENTS / "schemathesis"), "run", str(SPECIFICATION), "--url", f"http://127.0.0.1:{port}/toy",
                 "--header", "authorization: Bearer alice", "--max-examples", "25", "--seed", "7",

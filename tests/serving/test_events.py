@@ -6,14 +6,12 @@ import random
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import uvicorn
 
 from headway.client import EventClient
 from headway.core.clock import SystemClock
@@ -27,7 +25,7 @@ from headway.serving.events import EventLimits, EventService
 from headway.serving.gateway import Gateway
 from tests.features.oracle import SOURCE, a_view
 from tests.features.valkey import Valkey
-from tests.serving.helpers import FakeVerifier, principal, run, sales
+from tests.serving.helpers import FakeVerifier, listening, principal, run, sales
 
 T = TypeVar("T")
 VIEW = a_view()
@@ -372,23 +370,6 @@ def test_the_queue_and_a_clients_rate_are_bounded() -> None:
     assert all("retry-after" in answers[i][1] for i in (0, 4))
 
 
-@asynccontextmanager
-async def served(posts: Posts) -> AsyncIterator[str]:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["root_path"] = "/v1/events"
-        await posts.gateway(scope, receive, send)
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http="httptools"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-
-
 def test_the_client_over_real_http(stream: RedisStream) -> None:
     topic = stream.create("payments", partitions=2)
 
@@ -411,7 +392,8 @@ def test_the_client_over_real_http(stream: RedisStream) -> None:
             client.post("payments", [event(1)])
 
     async def work(posts: Posts) -> None:
-        async with served(posts) as url:
+        async with listening(posts.gateway, "/v1/events") as port:
+            url = f"http://127.0.0.1:{port}"
             await asyncio.get_running_loop().run_in_executor(None, use, url)
 
     Posts(stream).call(work)

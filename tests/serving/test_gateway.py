@@ -11,7 +11,7 @@ import pytest
 
 from headway.core.errors import Unavailable
 from headway.serving import gateway
-from tests.serving.helpers import NOW, Toy, served
+from tests.serving.helpers import NOW, Toy, listening
 
 BODY = json.dumps({"rows": [{"customer_id": 5, "shop": "a", "amount": 20.0}]}).encode()
 Message = dict[str, Any]
@@ -268,7 +268,7 @@ def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others
     monkeypatch.setattr(gateway, "BODY_S", 0.3)
 
     async def work(toy: Toy) -> None:
-        async with served(toy) as port:
+        async with listening(toy.gateway, "/toy") as port:
             # refused before its short body came; the connection serves the next request
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request(b"forged", len(BODY)))

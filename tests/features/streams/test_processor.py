@@ -28,16 +28,6 @@ Make = Callable[..., World]
 
 
 @pytest.fixture
-def stream(online_url: str) -> RedisStream:
-    return RedisStream(online_url)
-
-
-@pytest.fixture
-def topic(stream: RedisStream) -> Topic:
-    return stream.create(TOPIC, partitions=1)
-
-
-@pytest.fixture
 def make(online_url: str, lake: Location, clock: ManualClock, stream: RedisStream) -> Make:
     control = MemoryControlStore()
     return lambda url=online_url, **given: World(url, lake, clock, stream, control, **given)

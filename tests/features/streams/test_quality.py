@@ -31,7 +31,7 @@ from headway.features.streams.status import Budget, PartitionStatus, alarms
 from tests.features.oracle import SOURCE, Event
 from tests.features.samples import table
 from tests.features.streams.test_processor import Killed, Killer, drain
-from tests.features.streams.world import TOPIC, World, message, payments
+from tests.features.streams.world import World, message, payments
 
 Make = Callable[..., World]
 PROMISES = (
@@ -45,16 +45,6 @@ PROMISES = (
     rows_per_batch(1_000_000, None),
 )
 STRICT = dataclasses.replace(SOURCE, expectations=PROMISES)
-
-
-@pytest.fixture
-def stream(online_url: str) -> RedisStream:
-    return RedisStream(online_url)
-
-
-@pytest.fixture
-def topic(stream: RedisStream) -> Topic:
-    return stream.create(TOPIC, partitions=1)
 
 
 @pytest.fixture
