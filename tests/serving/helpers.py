@@ -137,7 +137,8 @@ def principal(sub: str, *scopes: str, purpose: str = "testing") -> Principal:
 
 def terms(**changes: Any) -> Terms:
     limits: dict[str, Any] = {
-        "rate": 1e6, "burst": 1_000, "ceiling": 1e6, "deadline_s": 0.05, "max_queued_rows": 5_000, "shed": True,
+        "rate": 1e6, "burst": 1_000, "ceiling": 1e6, "deadline_s": 0.05, "target_s": 0.02,
+        "max_queued_rows": 5_000, "shed": True,
     }  # fmt: skip
     limits.update({name: changes.pop(name) for name in list(changes) if name in limits})
     values: dict[str, Any] = {

@@ -81,10 +81,11 @@ class DecisionService:
         self._inference = InferenceProtocol(use_case, schema)
         self._invocations = InvocationsProtocol(schema)
         self._document = document(use_case, schema)
-        self._admission = Admission(terms.admission, clock)
+        self.admission = Admission(terms.admission, clock)
+        """One for every way in."""
         self._decider = Decider(
             use_case,
-            admission=self._admission,
+            admission=self.admission,
             batcher=batcher,
             room=room,
             patience_s=terms.patience_s,
@@ -167,7 +168,7 @@ class DecisionService:
     async def _take_outcomes(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._scopes["/v1/outcomes"])
         rows = decode_outcomes(request.body)
-        self._admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
+        self.admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
         may_replay = f"replay:{self.use_case}" in principal.scopes
         count = max(1, len(rows))
         self._waiting_outcomes += count
