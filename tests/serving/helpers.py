@@ -30,6 +30,7 @@ from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Scorer
 from headway.serving.service import DecisionService
+from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Freshness, Terms
 from headway.serving.work import Answer, Call, Recorded
 
@@ -166,6 +167,7 @@ class Toy:
         with_rules: bool = True,
         lake: Lake | None = None,
         store: OnlineReader | None = None,
+        answers: SharedAnswers | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -207,6 +209,8 @@ class Toy:
             host=FakeHost(),
             room=lambda: None,
             clock=self.clock,
+            answers=answers,
+            breakers=self.scorer.breakers,
         )
         self.gateway = Gateway(self.service)
 

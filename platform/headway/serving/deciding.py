@@ -14,6 +14,7 @@ from headway.serving.http import Request, Response
 from headway.serving.idempotency import Idempotency
 from headway.serving.priority import priority_of
 from headway.serving.protocol import DecisionCall, DecisionsBody
+from headway.serving.shared_answers import Claim, SharedAnswers
 from headway.serving.work import Answer, Call
 
 Encode = Callable[[DecisionsBody], Response]
@@ -31,7 +32,9 @@ class Decider:
         room: Callable[[], None],
         patience_s: float,
         clock: Clock,
+        answers: SharedAnswers | None = None,
     ) -> None:
+        self._answers = answers
         self._replay_scope = f"replay:{use_case}"
         self._admission = admission
         self._batcher = batcher
@@ -55,10 +58,21 @@ class Decider:
                     raise
                 raise Unavailable("the first request with this key failed", retry_after_s=1.0) from None
         response: Response | None = None
+        claim: Claim | None = None
         try:
+            if self._answers is not None:
+                found = await self._answers.claim(principal.sub, key, request.body)
+                if isinstance(found, Response):
+                    response = found
+                    return response
+                claim = found
             response = await self._decide(request, principal, call, encode)
+            if claim is not None:
+                await claim.keep(response)
         finally:
             self._idempotency.settle(principal.sub, key, response)
+            if claim is not None and response is None:
+                claim.release()
         return response
 
     async def _decide(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
