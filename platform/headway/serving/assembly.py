@@ -150,7 +150,7 @@ class Assembly:
             clock=clock,
             executor=self._executor,
             admission=admission,
-            answers=self.sharing and self.sharing.answers,
+            answers=self.sharing.answers if self.sharing else None,
             breakers=self.breakers,
         )
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
