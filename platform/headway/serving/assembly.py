@@ -39,6 +39,7 @@ from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.host import Load, ModelHost
+from headway.serving.load import LoadMeter
 from headway.serving.outcomes import Outcomes, outcomes_folder
 from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
@@ -153,6 +154,7 @@ class Assembly:
             answers=self.sharing.answers if self.sharing else None,
             breakers=self.breakers,
         )
+        self.load = LoadMeter(self.batcher, clock)
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
         self._tasks: list[asyncio.Task[None]] = []
 

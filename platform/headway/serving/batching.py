@@ -62,6 +62,8 @@ class Batcher(Generic[W, R]):
         """Rows that wait."""
         self.batches = 0
         self.rows = 0
+        self.busy_s = 0.0
+        """Seconds in which the executor worked."""
         self.expired = 0
         """Calls whose deadline passed before their answer."""
         self.cost = BatchCost()
@@ -199,7 +201,9 @@ class Batcher(Generic[W, R]):
             self._running_rows = 0
         self.batches += 1
         self.rows += rows
-        self.cost.observe(rows, self._clock.monotonic() - start)
+        took = self._clock.monotonic() - start
+        self.busy_s += took
+        self.cost.observe(rows, took)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue
