@@ -30,6 +30,7 @@ from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Scorer
 from headway.serving.service import DecisionService
+from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Freshness, Terms
 from headway.serving.work import Answer, Call, Recorded
 
@@ -137,7 +138,8 @@ def principal(sub: str, *scopes: str, purpose: str = "testing") -> Principal:
 
 def terms(**changes: Any) -> Terms:
     limits: dict[str, Any] = {
-        "rate": 1e6, "burst": 1_000, "ceiling": 1e6, "deadline_s": 0.05, "max_queued_rows": 5_000, "shed": True,
+        "rate": 1e6, "burst": 1_000, "ceiling": 1e6, "deadline_s": 0.05, "target_s": 0.02,
+        "max_queued_rows": 5_000, "shed": True,
     }  # fmt: skip
     limits.update({name: changes.pop(name) for name in list(changes) if name in limits})
     values: dict[str, Any] = {
@@ -165,6 +167,7 @@ class Toy:
         with_rules: bool = True,
         lake: Lake | None = None,
         store: OnlineReader | None = None,
+        answers: SharedAnswers | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -206,6 +209,8 @@ class Toy:
             host=FakeHost(),
             room=lambda: None,
             clock=self.clock,
+            answers=answers,
+            breakers=self.scorer.breakers,
         )
         self.gateway = Gateway(self.service)
 

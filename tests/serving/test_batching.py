@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from headway.core.clock import ManualClock
 from headway.core.errors import Unavailable
-from headway.serving.batching import BatchCost, Batcher
+from headway.serving.batch_cost import BatchCost
+from headway.serving.batching import Batcher
 from tests.serving.helpers import run
 
 

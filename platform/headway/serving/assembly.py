@@ -32,17 +32,21 @@ from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
 from headway.governance.statement import verify_version
 from headway.models.artefact import Artefact, load_artefact
+from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
+from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.host import Load, ModelHost
+from headway.serving.load import LoadMeter
 from headway.serving.outcomes import Outcomes, outcomes_folder
 from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Reader, Scorer
 from headway.serving.service import DecisionService, Verifier
+from headway.serving.sharing import Meeting, Sharing
 from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agreement
 from headway.serving.work import Answer, Call
 
@@ -66,6 +70,8 @@ class Drivers:
     clock: Clock
     lake: Lake | None = None
     """Where stale features are recomputed; needed where the contract says so."""
+    meeting: Meeting | None = None
+    """Where replicas share limits and idempotency keys; None: each has its own."""
 
 
 class Assembly:
@@ -116,7 +122,7 @@ class Assembly:
             if drivers.lake is None:
                 raise ServiceFailed(f"{use_case} recomputes stale features and no lake is given")
             self.recomputer = Recomputer(drivers.lake, clock, within_s=terms.admission.deadline_s * _WITHIN)
-        scorer = Scorer(
+        self.scorer = Scorer(
             service=service,
             terms=terms,
             reader=drivers.reader,
@@ -127,7 +133,11 @@ class Assembly:
             ids=ids,
             clock=clock,
         )
-        self.batcher: Batcher[Call, Answer] = Batcher(scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
+        self.batcher: Batcher[Call, Answer] = Batcher(self.scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
+        admission = Admission(terms.admission, clock)
+        self.sharing: Sharing | None = None
+        if drivers.meeting is not None:
+            self.sharing = Sharing(use_case, drivers.meeting, admission, clock, patience_s=terms.patience_s)
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="outcomes")
         self.service = DecisionService(
             use_case,
@@ -140,7 +150,11 @@ class Assembly:
             room=self.recorder.spool.require_room,
             clock=clock,
             executor=self._executor,
+            admission=admission,
+            answers=self.sharing.answers if self.sharing else None,
+            breakers=self.breakers,
         )
+        self.load = LoadMeter(self.batcher, clock)
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -149,6 +163,13 @@ class Assembly:
         if not self._tasks:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self.host.follow()), loop.create_task(self.host.publish_forever())]
+            if self.sharing is not None:
+                self._tasks.append(loop.create_task(self.sharing.run()))
+
+    def breakers(self) -> list[Breaker]:
+        """Return the breakers of this replica, for metrics and readiness."""
+        lake = [self.recomputer.breaker] if self.recomputer else []
+        return [*self.scorer.breakers(), *lake, *(self.sharing.breakers() if self.sharing else [])]
 
     def require_alive(self) -> None:
         """Raise ServiceFailed if a background task has ended."""
@@ -163,6 +184,8 @@ class Assembly:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        if self.sharing is not None:
+            await self.sharing.leave()
         try:
             await self.host.publish()
         except Exception as error:  # the channel may be gone already; the decision log still holds the rows
@@ -264,6 +287,7 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
             verifier=verifier_from(settings, clock),
             load=load,
             clock=clock,
+            meeting=Meeting.at(settings.redis_features_url, use_case, replica),
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
         ),
         replica=replica,

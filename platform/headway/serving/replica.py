@@ -14,7 +14,6 @@ from headway.serving.gateway import Gateway, Service
 from headway.serving.http import Request
 
 OPTIONS: dict[str, Any] = {
-    "num_replicas": 1,
     "max_ongoing_requests": 2_000,
     "graceful_shutdown_timeout_s": 30.0,
     "graceful_shutdown_wait_loop_s": 0.2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from headway.core.ids import uuid7
 from headway.core.types import Principal
 from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
+from headway.serving.breaker import Breaker, State
 from headway.serving.deciding import Decider
 from headway.serving.errors import error_response
 from headway.serving.http import Request, Response
@@ -25,6 +26,7 @@ from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
 from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outcomes
 from headway.serving.schema import DecisionSchema
+from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Terms
 from headway.serving.work import Answer, Call
 
@@ -69,6 +71,9 @@ class DecisionService:
         room: Callable[[], None],
         clock: Clock,
         executor: Executor | None = None,
+        admission: Admission | None = None,
+        answers: SharedAnswers | None = None,
+        breakers: Callable[[], Sequence[Breaker]] = tuple,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
@@ -81,15 +86,18 @@ class DecisionService:
         self._inference = InferenceProtocol(use_case, schema)
         self._invocations = InvocationsProtocol(schema)
         self._document = document(use_case, schema)
-        self._admission = Admission(terms.admission, clock)
+        self.admission = admission or Admission(terms.admission, clock)
+        """One for every way in."""
         self._decider = Decider(
             use_case,
-            admission=self._admission,
+            admission=self.admission,
             batcher=batcher,
             room=room,
             patience_s=terms.patience_s,
             clock=clock,
+            answers=answers,
         )
+        self._breakers = breakers
         self._encoder = msgspec.json.Encoder()
         self._waiting_outcomes = 0
         self._decide_scope = f"decide:{use_case}"
@@ -167,7 +175,7 @@ class DecisionService:
     async def _take_outcomes(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._scopes["/v1/outcomes"])
         rows = decode_outcomes(request.body)
-        self._admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
+        self.admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
         may_replay = f"replay:{self.use_case}" in principal.scopes
         count = max(1, len(rows))
         self._waiting_outcomes += count
@@ -233,6 +241,7 @@ class DecisionService:
             "version": state.champion,
             "generation": state.generation,
             "error": state.error,
+            "open": [breaker.name for breaker in self._breakers() if breaker.state is not State.CLOSED],
         }
         return Response(200 if self._host.ready else 503, self._encoder.encode(body))
 

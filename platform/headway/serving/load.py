@@ -1,0 +1,38 @@
+"""How loaded this replica is: what it tells Serve's controller, which sees no request on the hot path."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from headway.core.clock import Clock
+
+
+class Working(Protocol):
+    """What works off a queue (`headway.serving.batching.Batcher`)."""
+
+    queued_rows: int
+    busy_s: float
+    """Seconds that its executor has worked so far."""
+
+
+class LoadMeter:
+    """Shares since it was last read; one reader."""
+
+    def __init__(self, work: Working, clock: Clock, *, cpu_s: Callable[[], float] = time.process_time) -> None:
+        self._work = work
+        self._clock = clock
+        self._cpu_s = cpu_s
+        self._at, self._cpu, self._busy = clock.monotonic(), cpu_s(), work.busy_s
+
+    def read(self) -> dict[str, float]:
+        """Return rows that wait, and the share of time that the process or its executor worked, in [0, 1].
+
+        One loop serves, so that one core is all a replica can use; an executor that waits for a device uses none.
+        """
+        now, cpu, busy = self._clock.monotonic(), self._cpu_s(), self._work.busy_s
+        elapsed = now - self._at
+        share = max(cpu - self._cpu, busy - self._busy) / elapsed if elapsed > 0 else 0.0
+        self._at, self._cpu, self._busy = now, cpu, busy
+        return {"queued_rows": float(self._work.queued_rows), "busy": min(1.0, max(0.0, share))}
