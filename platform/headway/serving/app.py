@@ -23,10 +23,11 @@ class UseCaseReplica(Replica):
     def __init__(self, use_case: str) -> None:
         from headway.core.clock import SystemClock
         from headway.core.platform_state import resolved_settings
+        from headway.core.telemetry.ray_metrics import RayMetrics
         from headway.serving.assembly import assemble
 
         replica = replica_name(use_case, SystemClock().now())
-        super().__init__(f"/{use_case}", assemble(use_case, resolved_settings(), replica=replica))
+        super().__init__(f"/{use_case}", assemble(use_case, resolved_settings(), replica=replica, sink=RayMetrics()))
 
 
 def build(use_case: str, **options: Any) -> Any:

@@ -12,6 +12,7 @@ from headway.serving.admission import Admission, Verdict
 from headway.serving.batching import Batcher
 from headway.serving.http import Request, Response
 from headway.serving.idempotency import Idempotency
+from headway.serving.meter import Meter
 from headway.serving.protocol import DecisionCall, DecisionsBody
 from headway.serving.work import Answer, Call
 
@@ -31,6 +32,7 @@ class Decider:
         room: Callable[[], None],
         patience_s: float,
         clock: Clock,
+        meter: Meter | None = None,
     ) -> None:
         self._replay_scope = f"replay:{use_case}"
         self._admission = admission
@@ -39,6 +41,12 @@ class Decider:
         self._patience_s = patience_s
         self._clock = clock
         self._idempotency = Idempotency(clock)
+        self._meter = meter or Meter()
+
+    @property
+    def replayed(self) -> int:
+        """Calls answered with the first answer to their key."""
+        return self._idempotency.replayed
 
     async def once(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
         """Decide, once per idempotency key; raises what refuses the call."""
@@ -75,15 +83,24 @@ class Decider:
             wait_s=batcher.wait_s(),
             priority=_PRIORITY in principal.scopes,
         )
+        arrived = self._clock.monotonic()
         answer = await batcher.submit(
             Call(
                 rows=call.rows,
                 sub=principal.sub,
                 request_id=request.request_id,
-                deadline=self._clock.monotonic() + self._patience_s,
+                deadline=arrived + self._patience_s,
                 as_of=call.as_of,
                 replayed=call.replayed,
                 rules_only=verdict is Verdict.FALLBACK,
+                arrived=arrived,
+                trace=request.trace,
             )
         )
-        return encode(DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions))
+        start = self._clock.monotonic()
+        response = encode(DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions))
+        end = self._clock.monotonic()
+        self._meter.notes.encode.append(end - start)
+        if request.trace is not None:
+            request.trace.stage("encode", start, end)
+        return response

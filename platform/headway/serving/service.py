@@ -21,11 +21,15 @@ from headway.serving.errors import error_response
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol, ModelPath
 from headway.serving.invocations import InvocationsProtocol
+from headway.serving.meter import Meter
+from headway.serving.observer import Observer
 from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
 from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outcomes
+from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.terms import Terms
+from headway.serving.tracing import Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +43,7 @@ class Verifier(Protocol):
         ...
 
 
-class Readiness(Protocol):
+class Host(Protocol):
     """Says what serves (`headway.serving.host.ModelHost`)."""
 
     @property
@@ -65,30 +69,37 @@ class DecisionService:
         verifier: Verifier,
         batcher: Batcher[Call, Answer],
         outcomes: Outcomes,
-        host: Readiness,
+        host: Host,
         room: Callable[[], None],
         clock: Clock,
         executor: Executor | None = None,
+        meter: Meter | None = None,
+        tracer: Tracer | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
         self._verifier = verifier
         self._outcomes = outcomes
         self._host = host
+        self.readiness = readiness or Readiness({"model": lambda: None if host.ready else "no version serves"})
         self._clock = clock
         self._executor = executor
+        self._meter = meter or Meter()
+        self.observer = Observer(self._meter, clock, tracer)
         self._decoder = DecisionDecoder(schema)
         self._inference = InferenceProtocol(use_case, schema)
         self._invocations = InvocationsProtocol(schema)
         self._document = document(use_case, schema)
-        self._admission = Admission(terms.admission, clock)
-        self._decider = Decider(
+        self.admission = Admission(terms.admission, clock)
+        self.decider = Decider(
             use_case,
-            admission=self._admission,
+            admission=self.admission,
             batcher=batcher,
             room=room,
             patience_s=terms.patience_s,
             clock=clock,
+            meter=self._meter,
         )
         self._encoder = msgspec.json.Encoder()
         self._waiting_outcomes = 0
@@ -146,20 +157,33 @@ class DecisionService:
 
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
+        start = self._clock.monotonic()
         call = self._decoder.decode(request.body)
-        return await self._decider.once(request, principal, call, self._encode)
+        self._decoded(request, start)
+        return await self.decider.once(request, principal, call, self._encode)
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
+        start = self._clock.monotonic()
         call, outputs = self._inference.decode(request.body, request.header_length)
-        return await self._decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
+        self._decoded(request, start)
+        return await self.decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
 
     async def _invoke(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
         if request.content_type != "application/json":
             raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
+        start = self._clock.monotonic()
         call = self._invocations.decode(request.body)
-        return await self._decider.once(request, principal, call, self._invocations.encode)
+        self._decoded(request, start)
+        return await self.decider.once(request, principal, call, self._invocations.encode)
+
+    def _decoded(self, request: Request, start: float) -> None:
+        """Note what decoding took."""
+        end = self._clock.monotonic()
+        self._meter.notes.decode.append(end - start)
+        if request.trace is not None:
+            request.trace.stage("decode", start, end)
 
     def _encode(self, body: DecisionsBody) -> Response:
         return Response(200, self._encoder.encode(body))
@@ -167,7 +191,7 @@ class DecisionService:
     async def _take_outcomes(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._scopes["/v1/outcomes"])
         rows = decode_outcomes(request.body)
-        self._admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
+        self.admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
         may_replay = f"replay:{self.use_case}" in principal.scopes
         count = max(1, len(rows))
         self._waiting_outcomes += count
@@ -227,14 +251,17 @@ class DecisionService:
 
     def _readiness(self) -> Response:
         state = self._host.state
+        parts = self.readiness.parts()
+        ready = all(said == "ok" for said in parts.values())
         body = {
-            "ready": self._host.ready,
+            "ready": ready,
             "name": self.use_case,
             "version": state.champion,
             "generation": state.generation,
             "error": state.error,
+            "parts": parts,
         }
-        return Response(200 if self._host.ready else 503, self._encoder.encode(body))
+        return Response(200 if ready else 503, self._encoder.encode(body))
 
     def _principal(self, token: str | None, scope: str) -> Principal:
         if token is None:
