@@ -177,7 +177,7 @@ class Toy:
         self.recorder = MemoryRecorder()
         self.ids = DecisionIds(b"k" * 32, "toy")
         self.store = MemoryControlStore()
-        self.meter = Meter()
+        self.meter, self.tracer = Meter(), tracer
         contract = terms(**changes)
         self.scorer = Scorer(
             service=service,

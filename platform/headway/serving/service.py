@@ -29,7 +29,7 @@ from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outc
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.terms import Terms
-from headway.serving.tracing import Tracer
+from headway.serving.tracing import RequestTrace, Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
@@ -146,13 +146,14 @@ class DecisionService:
                 return await handler(request, caller)
             return await self._model_path(request, caller)
         except Exception as error:
-            return self.failed(error, request.request_id, request.path)
+            return self.failed(error, request.request_id, request.path, request.trace)
 
-    def failed(self, error: Exception, request_id: str, path: str) -> Response:
+    def failed(self, error: Exception, request_id: str, path: str, trace: RequestTrace | None = None) -> Response:
         """Return the answer to a failed request."""
         if not isinstance(error, HeadwayError):
             # the text may hold the caller's data: the log names the kind and the place, the answer neither
-            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
+            extra = {"request_id": request_id, "trace_id": trace.context.trace_id.hex() if trace else ""}
+            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error, extra=extra)
         return error_response(error, request_id, inference=path.startswith("/v2/"))
 
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
