@@ -37,6 +37,7 @@ from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.gauges import show
 from headway.serving.host import Load, ModelHost
+from headway.serving.input_check import InputCheck
 from headway.serving.loading import loader
 from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.objectives import Objectives
@@ -139,6 +140,7 @@ class Assembly:
             ids=ids,
             clock=clock,
             meter=meter,
+            unseen=InputCheck(service, self.host.steps),
         )
         self.batcher: Batcher[Call, Answer] = Batcher(self.scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
         self._features = FeatureWatch(

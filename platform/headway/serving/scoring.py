@@ -25,6 +25,7 @@ from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import RULES_ARM, Rules
 from headway.serving.freshness import FreshnessClauses
+from headway.serving.input_check import Mask
 from headway.serving.meter import Meter
 from headway.serving.protocol import Decision
 from headway.serving.recomputing import Recomputer
@@ -60,6 +61,7 @@ class Scorer:
         clock: Clock,
         recomputer: Recomputer | None = None,
         meter: Meter | None = None,
+        unseen: Callable[[Columns], list[tuple[str, Mask]]] | None = None,
     ) -> None:
         self._service = service
         self._schema = DecisionSchema.of(service)
@@ -72,6 +74,7 @@ class Scorer:
         self._clock = clock
         self.breaker = Breaker(clock)
         self._meter = meter or Meter()
+        self._unseen = unseen
         self._freshness = FreshnessClauses(service, terms, recomputer)
 
     @property
@@ -85,6 +88,10 @@ class Scorer:
         rows = [row for call in calls for row in call.rows] if len(calls) > 1 else calls[0].rows
         batch = Batch(calls, self._schema.arrays(rows), _times(calls, len(rows), now), now)
         self._meter.began(calls, len(rows), start)
+        if self._unseen is not None:
+            for mark, outside in self._unseen(batch.columns):
+                for index in np.flatnonzero(outside).tolist():
+                    batch.mark(index, mark)
         if calls[0].rules_only and all(call.rules_only for call in calls):
             return self._by_rules(batch, "ceiling")
         online = await self._features(batch)
