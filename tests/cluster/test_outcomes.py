@@ -42,6 +42,7 @@ from headway.governance.audit_event import MemoryAudit
 from headway.serving.assembly import Assembly, Drivers
 from headway.serving.fallback import Rules
 from headway.serving.http import Request
+from headway.serving.objectives import Objectives
 from headway.serving.outcome_queue import Patience
 from tests.conftest import ROOT
 from tests.features.valkey import Valkey
@@ -85,6 +86,7 @@ class World:
         return Assembly(
             "fraud", home=self.home, service=fraud_v1, terms=terms(freshness=(), names=("allow", "block")),
             rules=RULES, drivers=drivers, replica=f"r{self.replicas}",
+            objectives=Objectives(p95_s=0.02, p99_s=0.05, availability=0.999),
         )  # fmt: skip
 
     def post(self, path: str, *bodies: Any) -> list[Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headway.core.clock import SystemClock
 from headway.core.errors import InvalidValue, Tampered
 from headway.core.types import Matrix
 from headway.models.backends import open_backend
-from headway.models.input_schema import describe_input
+from headway.models.input_schema import CATEGORIES, InputSchema, describe_column, describe_input, merge_schemas
 from headway.models.parity import compare
 from headway.models.warmup import make_warmup
 from tests.models.conftest import Made
@@ -67,3 +70,28 @@ def test_the_input_schema_describes_what_was_seen() -> None:
         describe_input(("a", "b"), np.array([[1.0, np.inf]], np.float32))
     with pytest.raises(InvalidValue, match="matrix"):
         describe_input(("a",), matrix)
+
+
+texts = st.lists(st.none() | st.sampled_from(["a", "b", "c"]), min_size=1, max_size=10)
+
+
+@given(texts, texts)
+def test_what_is_seen_in_parts_is_what_is_seen_in_all(first: list[str | None], second: list[str | None]) -> None:
+    def described(values: list[str | None]) -> InputSchema:
+        lengths = [None if value is None else ord(value) for value in values]
+        return InputSchema(
+            features=(),
+            request=(
+                describe_column("channel", "string", pa.chunked_array([pa.array(values, pa.string())])),
+                describe_column("pieces", "int64", pa.chunked_array([pa.array(lengths, pa.int64())])),
+            ),
+        )
+
+    assert merge_schemas(described(first), described(second)) == described(first + second)
+
+
+def test_many_texts_are_no_categories() -> None:
+    names = [str(number) for number in range(CATEGORIES + 1)]
+    halves = [describe_column("name", "string", pa.chunked_array([part])) for part in (names[:600], names[600:])]
+    merged = merge_schemas(*(InputSchema(features=(), request=(half,)) for half in halves))
+    assert [half.categories is None for half in (*halves, *merged.request)] == [False, False, True]

@@ -25,6 +25,7 @@ from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.host import HostState
+from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.outcomes import Outcomes
 from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.schema import DecisionSchema
@@ -32,6 +33,7 @@ from headway.serving.scoring import Scorer
 from headway.serving.service import DecisionService
 from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Freshness, Terms
+from headway.serving.tracing import Tracer
 from headway.serving.work import Answer, Call, Recorded
 
 T = TypeVar("T")
@@ -168,6 +170,7 @@ class Toy:
         lake: Lake | None = None,
         store: OnlineReader | None = None,
         answers: SharedAnswers | None = None,
+        tracer: Tracer | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -177,6 +180,7 @@ class Toy:
         self.recorder = MemoryRecorder()
         self.ids = DecisionIds(b"k" * 32, "toy")
         self.store = MemoryControlStore()
+        self.meter, self.tracer = Meter(), tracer
         contract = terms(**changes)
         self.scorer = Scorer(
             service=service,
@@ -185,9 +189,10 @@ class Toy:
             recomputer=None if lake is None else Recomputer(lake, self.clock, within_s=contract.admission.deadline_s),
             ladder=lambda: self.steps,
             rules=rules if with_rules else None,
-            recorder=self.recorder,
+            recorder=MeteredRecorder(self.recorder, self.meter),
             ids=self.ids,
             clock=self.clock,
+            meter=self.meter,
         )
         self.batcher: Batcher[Call, Answer] = Batcher(self.scorer, max_rows=64, clock=self.clock)
         self.outcomes = Outcomes(
@@ -211,6 +216,8 @@ class Toy:
             clock=self.clock,
             answers=answers,
             breakers=self.scorer.breakers,
+            meter=self.meter,
+            tracer=tracer,
         )
         self.gateway = Gateway(self.service)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from headway.serving import hook
@@ -63,3 +64,32 @@ def test_serve_accepts_what_the_import_path_names() -> None:
     module, _, name = hook.IMPORT_PATH.partition(":")
     assert module == hook.__name__
     assert all(isinstance(item, Middleware) for item in getattr(hook, name)())
+
+
+def test_the_ingress_hears_of_a_replica_that_is_not_ready() -> None:
+    seen: list[tuple[str, str]] = []
+    answers: list[Any] = []
+    ready = {"/toy": True, "/other": True}
+
+    async def keep(message: Any) -> None:
+        answers.append(message)
+
+    async def work() -> None:
+        hot = hook.HotPath(_app("serve", seen))
+        for prefix in ("/toy", "/other"):
+            asks = partial(ready.__getitem__, prefix)
+            hook.register(prefix, _app("ours", seen), asyncio.get_running_loop(), ready=asks)
+        try:
+            await hot({"type": "http", "path": hook.HEALTH}, _receive, keep)
+            ready["/other"] = False
+            await hot({"type": "http", "path": hook.HEALTH}, _receive, keep)
+            # who is sent here all the same gets the application's own answer
+            await hot({"type": "http", "path": "/other/v1/decisions"}, _receive, keep)
+        finally:
+            for prefix in ready:
+                hook.unregister(prefix)
+        await hot({"type": "http", "path": hook.HEALTH}, _receive, keep)
+
+    run(work())
+    assert seen == [("serve", ""), ("ours", "/other"), ("serve", "")]
+    assert [message.get("status") for message in answers] == [503, None]

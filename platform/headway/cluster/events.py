@@ -55,6 +55,11 @@ class EventParts:
         self._executor.shutdown(wait=False)
         await asyncio.get_running_loop().run_in_executor(None, self._stream.close)
 
+    @property
+    def ready(self) -> bool:
+        """Always: what the stream cannot take is refused by itself."""
+        return True
+
     def require_alive(self) -> None:
         """Nothing: there is no background work."""
 

@@ -18,6 +18,8 @@ from headway.core.times import DAY, EVENT_TIME, HOUR, MINUTE, SECOND, format_dur
 from headway.features.aggregates import HASHED, Aggregate
 from headway.features.aliases import Aliasable, AliasedView, require_joins
 from headway.features.entities import Entity, require_event_id
+from headway.features.quality.expectations import Expectation
+from headway.features.request_values import describe_request_values, require_request_values
 from headway.features.sensitivity import require_tags
 from headway.features.sources import DTYPES, EventSource, OutcomesOf
 from headway.features.transformations import Transformation
@@ -227,6 +229,8 @@ class FeatureService:
     """The client's own id of what is decided on, an optional field of a decision's row: logged, never model input, and
     not part of what is hashed. Outcomes become events under it (`EventSource.outcomes`)."""
     event_id_dtype: str = "int64"
+    expectations: tuple[Expectation, ...] = ()
+    """Of request columns: `between`, `one_of`. What breaks one is refused, or marked where its severity is WARN."""
     description: str = ""
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Request column → sensitivity tags; those of views come from their sources."""
@@ -247,6 +251,7 @@ class FeatureService:
             twice = sorted({name for name in produced if produced.count(name) > 1})
             raise DefinitionError(f"produced twice: {', '.join(twice)}", field=f"{self.name}.views")
         require_tags(self.tags, self.request, field=f"{self.name}.tags")
+        require_request_values(self.expectations, self.request, field=f"{self.name}.expectations")
         for name in self.features:
             if name not in produced:
                 raise DefinitionError(
@@ -292,6 +297,7 @@ class FeatureService:
             "features": list(self.features),
             "views": [view.describe() for view in self.stored],
             **({"joins": joins} if aliased else {}),
+            **({"expectations": describe_request_values(self.expectations)} if self.expectations else {}),
             "transformations": [
                 {"name": step.name, "inputs": list(step.inputs), "outputs": dict(step.outputs), "source": step.source}
                 for step in self.transformations

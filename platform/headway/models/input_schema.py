@@ -1,4 +1,4 @@
-"""What the model was trained to see: type, range and nulls of every feature, signed with the version."""
+"""What the model was trained to see: type, range, categories and nulls of each column, signed with the version."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from headway.core.errors import InvalidValue
 from headway.core.types import Matrix
+
+CATEGORIES = 1_000
+"""More texts than these are no categories but names."""
 
 
 class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,12 +26,16 @@ class FeatureSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     maximum: float | None = None
     nulls: bool = True
     """Whether missing values were seen."""
+    categories: tuple[str, ...] | None = None
+    """Every text seen, in order; null: not text, or too many to name."""
 
 
 class InputSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Columns in the order of the matrix."""
 
     features: tuple[FeatureSchema, ...]
+    request: tuple[FeatureSchema, ...] = ()
+    """Request columns that are no features themselves: transformations make features of them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,18 +64,40 @@ def describe_input(names: tuple[str, ...], matrix: Matrix) -> InputSchema:
     return InputSchema(features=tuple(features))
 
 
+def describe_column(name: str, dtype: str, values: pa.ChunkedArray) -> FeatureSchema:
+    """Return what is seen in a request column of any dtype."""
+    nulls = bool(values.null_count)
+    if dtype == "string":
+        there = tuple(sorted(text for text in pc.unique(values).to_pylist() if text is not None))
+        few = len(there) <= CATEGORIES
+        return FeatureSchema(name=name, dtype=dtype, nulls=nulls, categories=there if few else None)
+    if dtype == "bool" or len(values) == values.null_count:
+        return FeatureSchema(name=name, dtype=dtype, nulls=nulls)
+    bounds = pc.min_max(values).as_py()
+    return FeatureSchema(
+        name=name, dtype=dtype, minimum=float(bounds["min"]), maximum=float(bounds["max"]), nulls=nulls
+    )
+
+
 def merge_schemas(first: InputSchema, second: InputSchema) -> InputSchema:
-    """Return the schema of the rows of both, which have the same features."""
+    """Return the schema of the rows of both, which have the same columns."""
     return InputSchema(
-        features=tuple(
-            FeatureSchema(
-                name=a.name,
-                minimum=_pick(min, a.minimum, b.minimum),
-                maximum=_pick(max, a.maximum, b.maximum),
-                nulls=a.nulls or b.nulls,
-            )
-            for a, b in zip(first.features, second.features, strict=True)
-        )
+        features=tuple(_merged(a, b) for a, b in zip(first.features, second.features, strict=True)),
+        request=tuple(_merged(a, b) for a, b in zip(first.request, second.request, strict=True)),
+    )
+
+
+def _merged(first: FeatureSchema, second: FeatureSchema) -> FeatureSchema:
+    both = None
+    if first.categories is not None and second.categories is not None:
+        both = tuple(sorted({*first.categories, *second.categories}))
+    return FeatureSchema(
+        name=first.name,
+        dtype=first.dtype,
+        minimum=_pick(min, first.minimum, second.minimum),
+        maximum=_pick(max, first.maximum, second.maximum),
+        nulls=first.nulls or second.nulls,
+        categories=both if both is None or len(both) <= CATEGORIES else None,
     )
 
 

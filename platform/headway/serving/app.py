@@ -23,10 +23,11 @@ class UseCaseReplica(Replica):
     def __init__(self, use_case: str) -> None:
         from headway.core.clock import SystemClock
         from headway.core.platform_state import resolved_settings
+        from headway.core.telemetry.ray_metrics import RayMetrics
         from headway.serving.assembly import assemble
 
         replica = replica_name(use_case, SystemClock().now())
-        assembly = assemble(use_case, resolved_settings(), replica=replica)
+        assembly = assemble(use_case, resolved_settings(), replica=replica, sink=RayMetrics())
         self._load = assembly.load
         super().__init__(f"/{use_case}", assembly)
 

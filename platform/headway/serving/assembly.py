@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headway.core.clock import Clock, SystemClock
 from headway.core.control import ControlStore, RedisControlStore
 from headway.core.counts import CountsChannel, RedisCountsChannel
-from headway.core.errors import DefinitionError, HeadwayError, ServiceFailed, Tampered, names_near
+from headway.core.errors import DefinitionError, ServiceFailed, names_near
 from headway.core.project import Project
-from headway.core.routing import VersionRef
 from headway.core.settings import Settings
+from headway.core.telemetry.otlp import OtlpSettings
 from headway.core.times import MINUTE
 from headway.core.types import Principal
 from headway.features.definitions import FeatureService
-from headway.features.kernel import kernel_sha256
 from headway.features.lake.reader import LakeReader
 from headway.features.online import OnlineReader
 from headway.features.recompute import LakeFeatures
@@ -30,24 +31,30 @@ from headway.governance.audit import audit_log
 from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
-from headway.governance.statement import verify_version
-from headway.models.artefact import Artefact, load_artefact
 from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
+from headway.serving.gauges import show
 from headway.serving.host import Load, ModelHost
+from headway.serving.input_check import InputCheck
 from headway.serving.load import LoadMeter
+from headway.serving.loading import loader
+from headway.serving.meter import Meter, MeteredRecorder
+from headway.serving.objectives import Objectives
 from headway.serving.outcomes import Outcomes, outcomes_folder
+from headway.serving.readiness import FeatureWatch, Readiness
 from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Reader, Scorer
 from headway.serving.service import DecisionService, Verifier
 from headway.serving.sharing import Meeting, Sharing
+from headway.serving.telemetry import Sink, Telemetry
 from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agreement
+from headway.serving.tracing import Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
@@ -87,6 +94,9 @@ class Assembly:
         rules: Rules | None,
         drivers: Drivers,
         replica: str,
+        objectives: Objectives,
+        tracer: Tracer | None = None,
+        sink: Sink | None = None,
     ) -> None:
         clock = drivers.clock
         if RULES in terms.ladder and rules is None:
@@ -95,6 +105,9 @@ class Assembly:
                 file=f"serve_apps/{use_case}/rules.py",
                 expected="one Rules object",
             )
+        meter = Meter()
+        self.use_case = use_case
+        self.tracer = tracer
         ids = DecisionIds(load_key(home / "keys" / "decision-ids.key"), use_case)
         self.recorder = DecisionRecorder(
             service, decisions_folder(home, use_case), replica, durable=terms.durable, clock=clock
@@ -129,11 +142,16 @@ class Assembly:
             recomputer=self.recomputer,
             ladder=self.host.steps,
             rules=rules,
-            recorder=self.recorder,
+            recorder=MeteredRecorder(self.recorder, meter),
             ids=ids,
             clock=clock,
+            meter=meter,
+            unseen=InputCheck(service, self.host.steps),
         )
         self.batcher: Batcher[Call, Answer] = Batcher(self.scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
+        self._features = FeatureWatch(
+            drivers.reader, DecisionSchema.of(service), clock, required=lambda: self.scorer.needs_features
+        )
         admission = Admission(terms.admission, clock)
         self.sharing: Sharing | None = None
         if drivers.meeting is not None:
@@ -153,29 +171,62 @@ class Assembly:
             admission=admission,
             answers=self.sharing.answers if self.sharing else None,
             breakers=self.breakers,
+            meter=meter,
+            tracer=tracer,
+            readiness=Readiness(
+                {
+                    "model": lambda: None if self.host.ready else "no version serves",
+                    "background": self._stopped,
+                    "decision_log": lambda: "full: the disk is slow or away" if self.recorder.spool.full else None,
+                    "features": self._features.problem,
+                }
+            ),
+        )
+        self.telemetry = Telemetry(
+            use_case,
+            meter=meter,
+            objectives=objectives,
+            version=lambda: self.host.state.champion,
+            shed=lambda: self.service.admission.shed,
+            look=partial(show, self),
+            outside=self.host.outside,
+            clock=clock,
+            sink=sink,
         )
         self.load = LoadMeter(self.batcher, clock)
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start following the routing record and publishing counts, on the running loop."""
+        """Look at the online store, then follow the routing record, publish counts and collect metrics."""
         if not self._tasks:
-            loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(self.host.follow()), loop.create_task(self.host.publish_forever())]
+            await self._features.look()
+            works = [self.host.follow, self.host.publish_forever, self._features.follow, self.telemetry.follow]
             if self.sharing is not None:
-                self._tasks.append(loop.create_task(self.sharing.run()))
+                works.append(self.sharing.run)
+            self._tasks = [asyncio.create_task(work()) for work in works]
 
     def breakers(self) -> list[Breaker]:
         """Return the breakers of this replica, for metrics and readiness."""
         lake = [self.recomputer.breaker] if self.recomputer else []
         return [*self.scorer.breakers(), *lake, *(self.sharing.breakers() if self.sharing else [])]
 
+    @property
+    def ready(self) -> bool:
+        """Whether a decision could be answered now within the contract."""
+        return self.service.readiness.ready
+
     def require_alive(self) -> None:
         """Raise ServiceFailed if a background task has ended."""
         for task in self._tasks:
             if task.done():
                 raise ServiceFailed("a background task of the replica ended", hint="see the replica's log")
+
+    def _stopped(self) -> str | None:
+        """Say what background work does not run."""
+        if not self._tasks:
+            return "not started"
+        return "a background task ended" if any(task.done() for task in self._tasks) else None
 
     async def stop(self) -> None:
         """Finish what was accepted, publish the last counts, write the logs."""
@@ -197,6 +248,8 @@ class Assembly:
         self.recorder.close()
         self.outcomes.close()
         self._executor.shutdown(wait=False)
+        if self.tracer is not None:
+            self.tracer.close()
         if self.recomputer is not None:
             self.recomputer.close()
 
@@ -210,7 +263,9 @@ def find_service(project: Project, name: str, *, file: str) -> FeatureService:
     return services[0]
 
 
-def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | None = None) -> Assembly:
+def assemble(
+    use_case: str, settings: Settings, *, replica: str, clock: Clock | None = None, sink: Sink | None = None
+) -> Assembly:
     """Return a ready replica of a use case; raises whatever keeps it from serving. Blocking."""
     clock = clock or SystemClock()
     project = Project(settings.project)
@@ -233,47 +288,7 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
             expires=clock.now() + MINUTE,
         )
 
-    refused: list[tuple[VersionRef, str]] = []
-    """The last refusal: the host tries again for as long as a version is routed, the audit log has it once."""
-
-    def load(ref: VersionRef) -> Artefact:
-        def record(outcome: str) -> None:
-            audit.append(
-                actor=f"replica:{use_case}",
-                kind="workload",
-                action="model.load",
-                resource=f"model:{use_case}/{ref.version}",
-                purpose=terms.purposes[0],
-                outcome=outcome,
-                refs=(ref.statement_sha256,),
-            )
-
-        try:
-            statement = verify_version(
-                Path(ref.path),
-                trust,
-                name=use_case,
-                version=ref.version,
-                clock=clock,
-                statement_sha256=ref.statement_sha256,
-            )
-            if statement.kernel_sha256 != kernel_sha256(service):
-                raise Tampered(
-                    f"version {ref.version} was trained with other feature code than this replica has",
-                    hint="deploy the code it was trained with, or train again",
-                )
-            artefact = load_artefact(Path(ref.path), statement)
-            if artefact.input_schema.names != service.features:
-                raise Tampered(f"version {ref.version} expects other features than {service.name} gives")
-        except HeadwayError as error:
-            if refused != [(ref, str(error))]:
-                record("refused")
-                refused[:] = [(ref, str(error))]
-            raise
-        refused.clear()
-        record("ok")
-        return artefact
-
+    collector = OtlpSettings.of(os.environ, **{"service.instance.id": replica})
     assembly = Assembly(
         use_case,
         home=settings.home,
@@ -285,12 +300,15 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
             channel=RedisCountsChannel(settings.redis_control_url),
             reader=OnlineReader(service, settings.redis_features_url, timeout_s=min(_READ_S, terms.patience_s / 2)),
             verifier=verifier_from(settings, clock),
-            load=load,
+            load=loader(use_case, service, trust, audit, purpose=terms.purposes[0], clock=clock),
             clock=clock,
             meeting=Meeting.at(settings.redis_features_url, use_case, replica),
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
         ),
         replica=replica,
+        objectives=Objectives.of(contract),
+        tracer=None if collector is None else Tracer(use_case, collector, clock),
+        sink=sink,
     )
     try:
         assembly.host.start()

@@ -12,6 +12,7 @@ from headway.serving.admission import Admission, Verdict
 from headway.serving.batching import Batcher
 from headway.serving.http import Request, Response
 from headway.serving.idempotency import Idempotency
+from headway.serving.meter import Meter
 from headway.serving.priority import priority_of
 from headway.serving.protocol import DecisionCall, DecisionsBody
 from headway.serving.shared_answers import Claim, SharedAnswers
@@ -33,6 +34,7 @@ class Decider:
         patience_s: float,
         clock: Clock,
         answers: SharedAnswers | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._answers = answers
         self._replay_scope = f"replay:{use_case}"
@@ -43,6 +45,12 @@ class Decider:
         self._patience_s = patience_s
         self._clock = clock
         self._idempotency = Idempotency(clock)
+        self._meter = meter or Meter()
+
+    @property
+    def replayed(self) -> int:
+        """Calls answered with the first answer to their key."""
+        return self._idempotency.replayed
 
     async def once(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
         """Decide, once per idempotency key; raises what refuses the call."""
@@ -90,16 +98,25 @@ class Decider:
         if verdict is Verdict.FALLBACK:  # by a queue of its own: it shall not wait for what it could not wait for
             batcher = self._rules
             self._admission.require_room(rows, batcher)
+        arrived = self._clock.monotonic()
         answer = await batcher.submit(
             Call(
                 rows=call.rows,
                 sub=principal.sub,
                 request_id=request.request_id,
-                deadline=self._clock.monotonic() + left_s,
+                deadline=arrived + left_s,
                 as_of=call.as_of,
                 replayed=call.replayed,
                 rules_only=verdict is Verdict.FALLBACK,
+                arrived=arrived,
+                trace=request.trace,
             ),
             priority,
         )
-        return encode(DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions))
+        start = self._clock.monotonic()
+        response = encode(DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions))
+        end = self._clock.monotonic()
+        self._meter.notes.encode.append(end - start)
+        if request.trace is not None:
+            request.trace.stage("encode", start, end)
+        return response

@@ -25,6 +25,7 @@ from headway.serving.errors import error_response
 from headway.serving.event_bodies import refusal, require_unique_members, split
 from headway.serving.http import Request, Response
 from headway.serving.limiter import Gcra
+from headway.serving.observer import Observer
 from headway.serving.service import Verifier
 
 _LOG = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class EventService:
         self._gcra = Gcra(rate=self._limits.rate, burst=self._limits.burst)
         self.batcher: Batcher[_Posted, int] = Batcher(self._execute, max_rows=self._limits.batch, clock=clock)
         self._encoder = msgspec.json.Encoder()
+        self.observer = Observer(None, clock)
 
     def caller(self, method: str, path: str, token: str | None) -> Principal | None:
         """Return who asks; Unauthenticated, Forbidden without `ingest:<source>`, NotFound for an unknown source."""

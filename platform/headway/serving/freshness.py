@@ -36,6 +36,11 @@ class FreshnessClauses:
         self._on_stale = {clause.view: clause.on_stale for clause in terms.freshness}
         self._recomputer = recomputer
 
+    @property
+    def optional(self) -> bool:
+        """Whether a decision may be made without any stored feature."""
+        return all(self._on_stale.get(view.stored.name, REJECT) != REJECT for view in self._views)
+
     async def apply(self, batch: Batch, online: OnlineRows, features: Columns) -> None:
         """Mark rows by status, and apply the freshness clauses to `features` in place."""
         status = dict(online.status)

@@ -18,6 +18,7 @@ from headway.core.types import Principal
 from headway.serving.errors import error_response
 from headway.serving.hook import Receive, Scope, Send
 from headway.serving.http import Request, Response
+from headway.serving.observer import Observer
 
 BODY_LIMIT = 1 << 20
 """Bytes of one request; more is refused before it is read."""
@@ -37,6 +38,8 @@ _DIGITS = 9
 
 class Service(Protocol):
     """What answers (`headway.serving.service.DecisionService`)."""
+
+    observer: Observer
 
     def caller(self, method: str, path: str, token: str | None) -> Principal | None:
         """Return who asks, None where the path takes no body; raises what refuses the caller."""
@@ -67,6 +70,7 @@ class Gateway:
         echo_request_id: bool = True,
     ) -> None:
         self._service = service
+        self._observer = service.observer
         self._on_start = on_start
         self._on_stop = on_stop
         self._echo = echo_request_id
@@ -83,7 +87,10 @@ class Gateway:
             await send({"type": "websocket.close", "code": 1003})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        observer = self._observer
+        arrived_at = observer.arrived()
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        trace = observer.trace(headers)
         given = headers.get(b"x-request-id")
         request_id = _clean(given) if given else self._service.request_id()
         path: str = scope["path"]
@@ -109,6 +116,7 @@ class Gateway:
                     idempotency_key=_key(headers.get(b"idempotency-key")),
                     content_type=_content_type(headers.get(b"content-type")),
                     header_length=_header_length(headers.get(b"inference-header-content-length")),
+                    trace=trace,
                 ),
                 caller,
             )
@@ -119,7 +127,10 @@ class Gateway:
         # what is still on its way may be without end: only a connection's end stops it
         close = close or (unread and _is_long(headers))
         linger = close and not late
+        if trace is not None:
+            response = replace(response, headers=(*response.headers, (b"traceresponse", trace.context.header.encode())))
         await _send(send, response, request_id if self._echo else None, close=close, more=linger)
+        observer.left("http", method, path, response.status, arrived_at, request_id=request_id, trace=trace)
         if linger:
             await _discard(receive)
             await send({"type": "http.response.body", "body": b""})

@@ -21,19 +21,30 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+HEALTH = "/-/healthz"
+"""What HAProxy asks of a replica; Serve answers by the actor's own health, which knows nothing of readiness."""
+_READY: dict[str, Callable[[], bool]] = {}
 _APPS: dict[str, tuple[AsgiApp, asyncio.AbstractEventLoop]] = {}
 """Route prefix → gateway of this process. The middleware is built by Serve without arguments, so the deployment and it
 can only meet in the process; filled once by the deployment's constructor, emptied when it stops."""
 
 
-def register(prefix: str, app: AsgiApp, loop: asyncio.AbstractEventLoop) -> None:
-    """Let requests below `prefix`, of one or two parts, go to `app` while they arrive on its own loop."""
+def register(
+    prefix: str, app: AsgiApp, loop: asyncio.AbstractEventLoop, *, ready: Callable[[], bool] | None = None
+) -> None:
+    """Let requests below `prefix`, of one or two parts, go to `app` while they arrive on its own loop.
+
+    While `ready` says no, the ingress sends them to other replicas, if there are any that are.
+    """
     _APPS[prefix] = (app, loop)
+    if ready is not None:
+        _READY[prefix] = ready
 
 
 def unregister(prefix: str) -> None:
     """Stop that."""
     _APPS.pop(prefix, None)
+    _READY.pop(prefix, None)
 
 
 def enabled() -> bool:
@@ -61,6 +72,10 @@ class HotPath:
             if found is not None and found[1] is asyncio.get_running_loop():
                 scope["root_path"] = prefix
                 await found[0](scope, receive, send)
+                return
+            if path == HEALTH and not all(ready() for ready in _READY.values()):
+                await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"9")]})
+                await send({"type": "http.response.body", "body": b"NOT READY"})
                 return
         await self._app(scope, receive, send)
 

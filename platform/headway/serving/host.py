@@ -56,6 +56,18 @@ class LoadedModel:
         self._counter.add(matrix, scores)
         self._times.append(at)
 
+    def outside(self, batches: Sequence[Matrix]) -> dict[str, int]:
+        """Return feature → values outside the range that was seen in training."""
+        features = self.artefact.input_schema.features
+        low, high = (
+            np.array([np.nan if bound is None else bound for bound in bounds], np.float32)
+            for bounds in zip(*((feature.minimum, feature.maximum) for feature in features), strict=True)
+        )
+        counts = np.zeros(len(features), np.int64)
+        for matrix in batches:
+            counts += ((matrix < low) | (matrix > high)).sum(axis=0)
+        return {features[place].name: int(counts[place]) for place in np.flatnonzero(counts)}
+
     def drain(self, use_case: str, replica: str) -> CountsDelta | None:
         """Return and reset what was counted, not numbered yet, None if nothing was; on the thread that counts."""
         if not self._times:
@@ -149,6 +161,13 @@ class ModelHost:
     def steps(self) -> Sequence[tuple[str, LoadedModel]]:
         """Return (arm, model) from the champion down."""
         return self._steps
+
+    def outside(self, version: str, batches: Sequence[Matrix]) -> dict[str, int]:
+        """Return feature → served values outside what a loaded version was trained on; nothing of others."""
+        for _, model in self._steps:
+            if model.version == version:
+                return model.outside(batches)
+        return {}
 
     def start(self) -> None:
         """Load the routed champion now; raises what verification or warm-up raise. Blocking."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headway.serving.tracing import RequestTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class Request:
     content_type: str = "application/json"
     header_length: int | None = None
     """Bytes of the body that are JSON, raw tensors behind them (`Inference-Header-Content-Length`); None: all."""
+    trace: RequestTrace | None = None
+    """Where the call is traced."""
 
 
 @dataclass(frozen=True, slots=True)

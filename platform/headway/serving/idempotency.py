@@ -33,6 +33,8 @@ class Idempotency:
         self._clock = clock
         self._limit = entries
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self.replayed = 0
+        """Calls that got the answer to an earlier one."""
 
     def claim(self, sub: str, key: str, body: bytes) -> asyncio.Future[Response] | None:
         """Return the future of the first answer, or None if the caller is first and must `settle`.
@@ -54,6 +56,7 @@ class Idempotency:
                     field="idempotency-key",
                     hint="use a new key for a new request",
                 )
+            self.replayed += 1
             return entry.answer
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._entries[(sub, key)] = _Entry(digest=digest, until=now + _KEEP_S, answer=future)

@@ -243,7 +243,7 @@ class InferenceProtocol:
         if len(data) != count:
             raise InvalidValue(f"{place}.data", f"{len(data)} values for {count} rows")
         try:
-            values: list[Any] = msgspec.convert(data, list[self._schema.value_type(dtype)])  # type: ignore[misc]  # made at run time
+            values: list[Any] = msgspec.convert(data, list[self._schema.value_type(tensor.name)])  # type: ignore[misc]  # made at run time
         except msgspec.ValidationError as error:
             what, _, path = str(error).partition(" - at `$")
             raise InvalidValue(f"{place}.data{path.rstrip('`')}", what.replace("`", "")) from None

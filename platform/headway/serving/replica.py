@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ray import serve
@@ -12,6 +13,7 @@ from headway.core.ids import uuid7
 from headway.serving import hook
 from headway.serving.gateway import Gateway, Service
 from headway.serving.http import Request
+from headway.serving.observer import NO_HEADERS
 
 OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 2_000,
@@ -46,6 +48,11 @@ class Parts(Protocol):
         """Finish what was accepted."""
         ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether it could answer now."""
+        ...
+
     def require_alive(self) -> None:
         """Raise when the background work died."""
         ...
@@ -72,19 +79,27 @@ class Replica:
         token: str | None = None,
         idempotency_key: str | None = None,
         request_id: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> tuple[int, bytes]:
         """Answer a Ray handle call with the same code as HTTP: without a token it is refused alike."""
         service = self._assembly.service
+        observer = service.observer
+        arrived = observer.arrived()
+        trace = observer.trace(_context(traceparent, tracestate))
+        request_id = request_id or service.request_id()
         response = await service.respond(
             Request(
                 method=method,
                 path=path,
                 body=body,
                 token=token,
-                request_id=request_id or service.request_id(),
+                request_id=request_id,
                 idempotency_key=idempotency_key,
+                trace=trace,
             )
         )
+        observer.left("handle", method, path, response.status, arrived, request_id=request_id, trace=trace)
         return response.status, response.body
 
     async def check_health(self) -> None:
@@ -94,11 +109,21 @@ class Replica:
     async def _start(self) -> None:
         _settle_memory()
         await self._assembly.start()
-        hook.register(self._prefix, self._assembly.gateway, asyncio.get_running_loop())
+        hook.register(
+            self._prefix, self._assembly.gateway, asyncio.get_running_loop(), ready=lambda: self._assembly.ready
+        )
 
     async def _stop(self) -> None:
         hook.unregister(self._prefix)
         await self._assembly.stop()
+
+
+def _context(traceparent: str | None, tracestate: str | None) -> Mapping[bytes, bytes]:
+    """Return a call's trace context as headers."""
+    if traceparent is None:
+        return NO_HEADERS
+    headers = {b"traceparent": traceparent.encode()}
+    return headers if tracestate is None else {**headers, b"tracestate": tracestate.encode()}
 
 
 def _settle_memory() -> None:

@@ -25,6 +25,8 @@ from headway.serving.breaker import Breaker, State
 from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import RULES_ARM, Rules
 from headway.serving.freshness import FreshnessClauses
+from headway.serving.input_check import Mask
+from headway.serving.meter import Meter
 from headway.serving.protocol import Decision
 from headway.serving.recomputing import Recomputer
 from headway.serving.schema import DecisionSchema
@@ -61,6 +63,8 @@ class Scorer:
         ids: DecisionIds,
         clock: Clock,
         recomputer: Recomputer | None = None,
+        meter: Meter | None = None,
+        unseen: Callable[[Columns], list[tuple[str, Mask]]] | None = None,
     ) -> None:
         self._service = service
         self._schema = DecisionSchema.of(service)
@@ -73,13 +77,25 @@ class Scorer:
         self._clock = clock
         self._features_breaker = Breaker(clock, name="features")
         self._model_breakers: dict[str, tuple[str, Breaker]] = {}
+        self._meter = meter or Meter()
+        self._unseen = unseen
         self._freshness = FreshnessClauses(service, terms, recomputer)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether nothing can be answered while the online store is away: no rules, and a view that must be fresh."""
+        return self._rules is None and not self._freshness.optional
 
     async def __call__(self, calls: Sequence[Call]) -> Sequence[Answer | Exception]:
         """Return one answer or error per call."""
-        now = self._clock.now()
+        now, start = self._clock.now(), self._clock.monotonic()
         rows = [row for call in calls for row in call.rows] if len(calls) > 1 else calls[0].rows
         batch = Batch(calls, self._schema.arrays(rows), _times(calls, len(rows), now), now)
+        self._meter.began(calls, len(rows), start)
+        if self._unseen is not None:
+            for mark, outside in self._unseen(batch.columns):
+                for index in np.flatnonzero(outside).tolist():
+                    batch.mark(index, mark)
         if calls[0].rules_only and all(call.rules_only for call in calls):
             return self._by_rules(batch, "ceiling")
         online = await self._features(batch)
@@ -87,11 +103,15 @@ class Scorer:
             return self._by_rules(batch, *(f"features:{view.name}" for view in self._service.views))
         features: Columns = {**batch.columns, **online.columns}
         if online.watermark:
+            self._meter.watermark = online.watermark
             await self._freshness.apply(batch, online, features)
+        read = self._clock.monotonic()
         batch.served = build_matrix(self._service, transform(self._service, features, batch.at))
+        made = self._clock.monotonic()
         scores = self._predict(batch)
         if scores is None:
             return self._by_rules(batch, "model:failed")
+        self._meter.scored(calls, start, read, made, self._clock.monotonic())
         if not np.isfinite(scores).all():
             scores = self._replaced(batch, scores)
         return self._finish(batch, scores)

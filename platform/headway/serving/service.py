@@ -22,12 +22,16 @@ from headway.serving.errors import error_response
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol, ModelPath
 from headway.serving.invocations import InvocationsProtocol
+from headway.serving.meter import Meter
+from headway.serving.observer import Observer
 from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
 from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outcomes
+from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Terms
+from headway.serving.tracing import RequestTrace, Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
@@ -41,7 +45,7 @@ class Verifier(Protocol):
         ...
 
 
-class Readiness(Protocol):
+class Host(Protocol):
     """Says what serves (`headway.serving.host.ModelHost`)."""
 
     @property
@@ -67,28 +71,34 @@ class DecisionService:
         verifier: Verifier,
         batcher: Batcher[Call, Answer],
         outcomes: Outcomes,
-        host: Readiness,
+        host: Host,
         room: Callable[[], None],
         clock: Clock,
         executor: Executor | None = None,
         admission: Admission | None = None,
         answers: SharedAnswers | None = None,
         breakers: Callable[[], Sequence[Breaker]] = tuple,
+        meter: Meter | None = None,
+        tracer: Tracer | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
         self._verifier = verifier
         self._outcomes = outcomes
         self._host = host
+        self.readiness = readiness or Readiness({"model": lambda: None if host.ready else "no version serves"})
         self._clock = clock
         self._executor = executor
+        self._meter = meter or Meter()
+        self.observer = Observer(self._meter, clock, tracer)
         self._decoder = DecisionDecoder(schema)
         self._inference = InferenceProtocol(use_case, schema)
         self._invocations = InvocationsProtocol(schema)
         self._document = document(use_case, schema)
         self.admission = admission or Admission(terms.admission, clock)
         """One for every way in."""
-        self._decider = Decider(
+        self.decider = Decider(
             use_case,
             admission=self.admission,
             batcher=batcher,
@@ -96,6 +106,7 @@ class DecisionService:
             patience_s=terms.patience_s,
             clock=clock,
             answers=answers,
+            meter=self._meter,
         )
         self._breakers = breakers
         self._encoder = msgspec.json.Encoder()
@@ -143,31 +154,45 @@ class DecisionService:
                 return await handler(request, caller)
             return await self._model_path(request, caller)
         except Exception as error:
-            return self.failed(error, request.request_id, request.path)
+            return self.failed(error, request.request_id, request.path, request.trace)
 
-    def failed(self, error: Exception, request_id: str, path: str) -> Response:
+    def failed(self, error: Exception, request_id: str, path: str, trace: RequestTrace | None = None) -> Response:
         """Return the answer to a failed request."""
         if not isinstance(error, HeadwayError):
             # the text may hold the caller's data: the log names the kind and the place, the answer neither
-            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
+            extra = {"request_id": request_id, "trace_id": trace.context.trace_id.hex() if trace else ""}
+            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error, extra=extra)
         return error_response(error, request_id, inference=path.startswith("/v2/"))
 
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
+        start = self._clock.monotonic()
         call = self._decoder.decode(request.body)
-        return await self._decider.once(request, principal, call, self._encode)
+        self._decoded(request, start)
+        return await self.decider.once(request, principal, call, self._encode)
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
+        start = self._clock.monotonic()
         call, outputs = self._inference.decode(request.body, request.header_length)
-        return await self._decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
+        self._decoded(request, start)
+        return await self.decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
 
     async def _invoke(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
         if request.content_type != "application/json":
             raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
+        start = self._clock.monotonic()
         call = self._invocations.decode(request.body)
-        return await self._decider.once(request, principal, call, self._invocations.encode)
+        self._decoded(request, start)
+        return await self.decider.once(request, principal, call, self._invocations.encode)
+
+    def _decoded(self, request: Request, start: float) -> None:
+        """Note what decoding took."""
+        end = self._clock.monotonic()
+        self._meter.notes.decode.append(end - start)
+        if request.trace is not None:
+            request.trace.stage("decode", start, end)
 
     def _encode(self, body: DecisionsBody) -> Response:
         return Response(200, self._encoder.encode(body))
@@ -235,15 +260,18 @@ class DecisionService:
 
     def _readiness(self) -> Response:
         state = self._host.state
+        parts = self.readiness.parts()
+        ready = all(said == "ok" for said in parts.values())
         body = {
-            "ready": self._host.ready,
+            "ready": ready,
             "name": self.use_case,
             "version": state.champion,
             "generation": state.generation,
             "error": state.error,
             "open": [breaker.name for breaker in self._breakers() if breaker.state is not State.CLOSED],
+            "parts": parts,
         }
-        return Response(200 if self._host.ready else 503, self._encoder.encode(body))
+        return Response(200 if ready else 503, self._encoder.encode(body))
 
     def _principal(self, token: str | None, scope: str) -> Principal:
         if token is None:

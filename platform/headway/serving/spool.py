@@ -108,9 +108,19 @@ class Spool(Generic[T]):
         if not done.wait(timeout=_SYNC_S):
             raise Unavailable(f"not on disk after {_SYNC_S:.0f} s: {self.error or 'it is slow'}", retry_after_s=5.0)
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return self._waiting_rows - self._taken_rows
+
+    @property
+    def full(self) -> bool:
+        """Whether a durable spool is too far behind its disk."""
+        return self._durable and self._waiting_rows - self._taken_rows > self._full_rows
+
     def require_room(self) -> None:
-        """Raise Unavailable while a durable spool is too far behind its disk."""
-        if self._durable and self._waiting_rows - self._taken_rows > self._full_rows:
+        """Raise Unavailable while the spool is full."""
+        if self.full:
             raise Unavailable(f"the decision log is full: {self.error or 'the disk is slow'}", retry_after_s=5.0)
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from headway.core.types import Columns, Int64, Matrix
 from headway.serving.protocol import Decision
 from headway.serving.schema import Row
+
+if TYPE_CHECKING:
+    from headway.serving.tracing import RequestTrace
 
 
 @dataclass(slots=True)
@@ -29,6 +32,10 @@ class Call:
     """Some time was chosen by the caller."""
     rules_only: bool = False
     """Admitted above the ceiling: the rules answer."""
+    arrived: float = 0.0
+    """Monotonic seconds, when it was queued."""
+    trace: RequestTrace | None = None
+    """Where it is traced."""
 
     @property
     def size(self) -> int:

@@ -18,7 +18,7 @@ from headway.features.historical import ROW_ID, training_set
 from headway.features.labels import in_order, labelled_rows, pin, to_matrix
 from headway.features.lake.pins import TrainingPins
 from headway.features.lake.reader import LakeReader
-from headway.models.input_schema import InputSchema, describe_input, merge_schemas
+from headway.models.input_schema import InputSchema, describe_column, describe_input, merge_schemas
 from headway.training.definitions import TrainingJob
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def build(
     evaluation_rows = int(pc.sum(spine[SPLIT]).as_py())
     joined = training_set(spine, job.service, reader, principal, principal.purpose, snapshots=snapshots)
     extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *([job.group] if job.group else [])]
-    columns = list(dict.fromkeys([*job.service.features, *extra]))
+    columns = list(dict.fromkeys([*job.service.features, *request_only(job), *extra]))
     return TrainingData(
         job=job,
         dataset=joined.select_columns(columns).materialize(),
@@ -133,6 +133,14 @@ def build(
         rows=len(spine) - evaluation_rows,
         evaluation_rows=evaluation_rows,
     )
+
+
+def request_only(job: TrainingJob) -> dict[str, str]:
+    """Return the request columns that are no features themselves, and their dtypes."""
+    service = job.service
+    return {
+        name: dtype for name, dtype in service.request.items() if name != EVENT_TIME and name not in service.features
+    }
 
 
 def training_rows(block: pa.Table) -> pa.Table:
@@ -143,20 +151,26 @@ def training_rows(block: pa.Table) -> pa.Table:
 def collect(blocks: Iterable[pa.Table], job: TrainingJob) -> Evaluation:
     """Return the evaluation rows of all blocks in order of `row_id`, and the schema of the others."""
     features = job.service.features
-    schema = describe_input(features, np.empty((0, len(features)), np.float32))
+    schema: InputSchema | None = None
     kept = []
     for block in blocks:
         kept.append(block.filter(pc.equal(block[SPLIT], EVALUATE)))
         others = training_rows(block)
         for start in range(0, len(others), _SCHEMA_ROWS):
-            schema = merge_schemas(
-                schema, describe_input(features, to_matrix(others.slice(start, _SCHEMA_ROWS), features))
-            )
+            seen = _described(others.slice(start, _SCHEMA_ROWS), job)
+            schema = seen if schema is None else merge_schemas(schema, seen)
     table = pa.concat_tables(kept).sort_by(ROW_ID)
     return Evaluation(
         matrix=to_matrix(table, features),
         label=table[job.label].to_numpy().astype(np.float32),
         event_time=table[EVENT_TIME].to_numpy(),
         group=None if job.group is None else table[job.group].to_numpy(),
-        schema=schema,
+        schema=schema or describe_input(features, np.empty((0, len(features)), np.float32)),
     )
+
+
+def _described(rows: pa.Table, job: TrainingJob) -> InputSchema:
+    """Return what some training rows show."""
+    schema = describe_input(job.service.features, to_matrix(rows, job.service.features))
+    others = tuple(describe_column(name, dtype, rows[name]) for name, dtype in request_only(job).items())
+    return InputSchema(features=schema.features, request=others)

@@ -112,9 +112,10 @@ def sign_candidate(
         "reference_profile_sha256": candidate.profile.sha256(),
         "input_schema": {
             column.name: {
-                "type": column.dtype, "minimum": column.minimum, "maximum": column.maximum, "nulls": column.nulls,
+                "type": column.dtype, "minimum": column.minimum, "maximum": column.maximum,
+                "categories": column.categories, "nulls": column.nulls,
             }
-            for column in candidate.schema.features
+            for column in (*candidate.schema.features, *candidate.schema.request)
         },
         "hardware": {"profile": machine(), "tier": contract.contract.tier, "minimum_memory_bytes": memory},
         "backend": backend,
