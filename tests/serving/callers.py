@@ -87,9 +87,9 @@ class Callers:
         """How many decisions were degraded."""
         return sum(got.degraded for got in self.got)
 
-    def under_way(self, at: float) -> int:
-        """Return how many requests had been sent and not been answered at a time."""
-        return sum(got.at <= at < got.at + got.seconds for got in self.got)
+    def under_way(self, since: float, until: float) -> int:
+        """Return how many requests were sent and not answered at some moment of an interval."""
+        return sum(got.at <= until and got.at + got.seconds >= since for got in self.got)
 
     def whole_again(self, since: float) -> float:
         """Return the seconds from `since` to the first whole answer behind which no other failed or was degraded."""

@@ -60,12 +60,15 @@ def write_script(path: Path) -> None:
     draft = path.with_suffix(".new")
     command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).resolve()), get_haproxy_binary()])
     draft.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    draft.chmod(0o700)
+    draft.chmod(0o755)
     draft.replace(path)
 
 
 def main(arguments: list[str]) -> None:
-    """Change the configuration after `-f` and become the program named first."""
+    """Change the configuration after `-f` and become the program named first; `--write PATH` writes the script."""
+    if arguments[:1] == ["--write"]:
+        write_script(Path(arguments[1]))
+        return
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         path.write_text(strengthened(path.read_text()))
