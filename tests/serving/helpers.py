@@ -24,6 +24,7 @@ from headway.serving.batching import Batcher
 from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.host import HostState
 from headway.serving.outcomes import Outcomes
 from headway.serving.recomputing import Lake, Recomputer
@@ -208,6 +209,7 @@ class Toy:
             clock=self.clock,
         )
         self.gateway = Gateway(self.service)
+        self.inference = InferenceServicer("toy", schema, self.service)
 
     async def http(
         self,

@@ -18,6 +18,9 @@ from headway.core.settings import Settings
 
 NAMESPACE = "headway"
 HOOK = "headway.serving.hook:middlewares"
+GRPC_SERVICER = "headway.serving.grpc.ingress:add_to_server"
+GRPC_MESSAGE_BYTES = 1 << 20
+"""Bytes of one gRPC message; more is refused before it is read."""
 HOOK_SWITCH = "HEADWAY_SERVING_HOOK"
 """Set to 0 before `headway up`, requests take Serve's own way through the replica: slower, the same answers."""
 BACKGROUND_NICENESS = 10
@@ -61,6 +64,7 @@ def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(state.ports["serve-fallback-http"]),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(state.ports["serve-fallback-grpc"]),
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(GRPC_MESSAGE_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas_http),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas_grpc - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(replicas_grpc),
@@ -166,9 +170,9 @@ def run_in_background() -> None:
 
 
 def start_serve(settings: Settings) -> None:
-    """Start Serve behind HAProxy on the platform's own host and port; idempotent.
+    """Start Serve behind HAProxy on the platform's own host and ports, HTTP and gRPC; idempotent.
 
-    `serve.run` alone would start it on Serve's defaults, all interfaces and port 8000.
+    `serve.run` alone would start it on Serve's defaults, all interfaces and port 8000, without gRPC.
     """
     connect(settings)
     state = read_state(settings.home)
@@ -180,6 +184,12 @@ def start_serve(settings: Settings) -> None:
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.http_host, "port": state.http_port},
+        # reflection would be one more way in that asks for no token; the protocol's stubs are everywhere
+        grpc_options={
+            "port": state.grpc_port,
+            "grpc_servicer_functions": [GRPC_SERVICER],
+            "enable_reflection": False,
+        },
         logging_config={"enable_access_log": False},
     )
 

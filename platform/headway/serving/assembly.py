@@ -36,6 +36,7 @@ from headway.serving.batching import Batcher
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.host import Load, ModelHost
 from headway.serving.outcomes import Outcomes, outcomes_folder
 from headway.serving.recomputing import Lake, Recomputer
@@ -129,9 +130,10 @@ class Assembly:
         )
         self.batcher: Batcher[Call, Answer] = Batcher(scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="outcomes")
+        schema = DecisionSchema.of(service)
         self.service = DecisionService(
             use_case,
-            schema=DecisionSchema.of(service),
+            schema=schema,
             terms=terms,
             verifier=drivers.verifier,
             batcher=self.batcher,
@@ -142,6 +144,7 @@ class Assembly:
             executor=self._executor,
         )
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
+        self.inference = InferenceServicer(use_case, schema, self.service)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -75,12 +75,13 @@ class Decider:
             wait_s=batcher.wait_s(),
             priority=_PRIORITY in principal.scopes,
         )
+        patience_s = self._patience_s if call.patience_s is None else min(call.patience_s, self._patience_s)
         answer = await batcher.submit(
             Call(
                 rows=call.rows,
                 sub=principal.sub,
                 request_id=request.request_id,
-                deadline=self._clock.monotonic() + self._patience_s,
+                deadline=self._clock.monotonic() + patience_s,
                 as_of=call.as_of,
                 replayed=call.replayed,
                 rules_only=verdict is Verdict.FALLBACK,
