@@ -11,6 +11,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from headway.core.errors import ServiceFailed
 from headway.core.platform_state import BLOCK_REPLICAS, BLOCK_WORKERS, PlatformState, read_state
@@ -169,6 +170,11 @@ def run_in_background() -> None:
     os.nice(max(0, BACKGROUND_NICENESS - os.nice(0)))  # a worker that is used again does not sink further
 
 
+def grpc_options(port: int) -> dict[str, Any]:
+    """Return Serve's gRPC options; reflection is off, one more way in that asks for no token."""
+    return {"port": port, "grpc_servicer_functions": [GRPC_SERVICER], "enable_reflection": False}
+
+
 def start_serve(settings: Settings) -> None:
     """Start Serve behind HAProxy on the platform's own host and ports, HTTP and gRPC; idempotent.
 
@@ -184,12 +190,7 @@ def start_serve(settings: Settings) -> None:
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.http_host, "port": state.http_port},
-        # reflection would be one more way in that asks for no token; the protocol's stubs are everywhere
-        grpc_options={
-            "port": state.grpc_port,
-            "grpc_servicer_functions": [GRPC_SERVICER],
-            "enable_reflection": False,
-        },
+        grpc_options=grpc_options(state.grpc_port),
         logging_config={"enable_access_log": False},
     )
 
