@@ -133,6 +133,20 @@ class DecisionService:
             ("GET", "/v2/health/ready"): self._ready,
         }
 
+    @property
+    def inference(self) -> InferenceProtocol:
+        """What describes server and model."""
+        return self._inference
+
+    @property
+    def host(self) -> Host:
+        """What serves."""
+        return self._host
+
+    def decides(self, token: str | None) -> Principal:
+        """Return who asks for decisions; raises Unauthenticated or Forbidden, and what the verifier raises."""
+        return self._principal(token, self._decide_scope)
+
     def caller(self, method: str, path: str, token: str | None) -> Principal | None:
         """Return who asks, so that nothing of a stranger's body is kept; None where the path takes no body.
 
