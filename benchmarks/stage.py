@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.load import post
+from benchmarks.load import ROOT, post
 from headway.core.clock import SystemClock
 from headway.core.control import RedisControlStore
 from headway.core.platform_state import resolve
@@ -28,6 +28,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME, MINUTE, SECOND
 from headway.core.types import Principal
 from headway.features.definitions import FeatureService
 from headway.features.kernel import kernel_sha256, matrix, transform
+from headway.governance.contract_schema import Contract
 
 USE_CASE = "fraud"
 _DAYS = 60
@@ -58,18 +59,30 @@ def project_copy(source: Path, target: Path) -> Path:
     return target
 
 
-def sign_overlay(settings: Settings) -> None:
-    """Raise ceiling and limits of the copied contract, and sign it with the development keys."""
-    from headway.governance.audit import AuditLog
-    from headway.governance.contract import load_contract, overlay, save_contract
+def contract_of(project: Path) -> Contract:
+    """Return the use case's contract as it is written."""
+    from headway.governance.contract import load_contract
+
+    return load_contract(project / "serve_apps" / USE_CASE / "contract.yaml").contract
+
+
+def raised() -> Contract:
+    """Return the contract with a ceiling and limits that nobody reaches; every mechanism stays on."""
+    from headway.governance.contract import overlay
     from headway.governance.contract_schema import Limits
+
+    return overlay(contract_of(ROOT), ceiling_rps=_RATE, limits=Limits(default_rps=_RATE, burst=1_000_000))
+
+
+def sign_contract(settings: Settings, contract: Contract) -> None:
+    """Make it the copied project's contract, and sign it with the development keys."""
+    from headway.governance.audit import AuditLog
+    from headway.governance.contract import save_contract
     from headway.governance.keys import contract_role, development_keys, signer_for
     from headway.governance.signoff import sign
 
     path = settings.project / "serve_apps" / USE_CASE / "contract.yaml"
-    contract = load_contract(path).contract
-    raised = overlay(contract, ceiling_rps=_RATE, limits=Limits(default_rps=_RATE, burst=1_000_000))
-    save_contract(raised, path)
+    save_contract(contract, path)
     clock = SystemClock()
     audit = AuditLog(settings.home / "audit", "benchmark", clock)
     development_keys(settings.home, [contract_role(role) for role in contract.signoff])
@@ -205,7 +218,7 @@ def prepare(work: Path, source: Path) -> Stage:
     settings = load_settings(home=work / "home", project=project_copy(source, work / "project"))
     up(settings)
     resolved = resolve(settings)
-    sign_overlay(resolved)
+    sign_contract(resolved, raised())
     service = next(s for s in Project(resolved.project).collect("features", FeatureService) if s.name == "fraud_v1")
     stage, ref = fill(resolved, service, work / "model")
     store = RedisControlStore(resolved.redis_control_url)
@@ -213,13 +226,8 @@ def prepare(work: Path, source: Path) -> Stage:
     return stage
 
 
-def our_requests(stage: Stage, token: str, *, rows: int = 1) -> list[bytes]:
+def our_requests(stage: Stage, token: str, *, rows: int = 1, prefix: str = f"/{USE_CASE}") -> list[bytes]:
     """Return whole decision requests, each with other entities."""
     headers = {"authorization": f"Bearer {token}"}
     groups = [stage.rows[start : start + rows] for start in range(0, len(stage.rows), rows)]
-    return [post(f"/{USE_CASE}/v1/decisions", json.dumps({"rows": group}).encode(), headers) for group in groups]
-
-
-def peer_requests(stage: Stage) -> list[bytes]:
-    """Return the peers' requests: the same rows with their features already in them."""
-    return [post("/predict", json.dumps({"features": row}).encode()) for row in stage.features]
+    return [post(f"{prefix}/v1/decisions", json.dumps({"rows": group}).encode(), headers) for group in groups]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.serving import _deployed, _platform, _token
+from benchmarks.serving.ours import decide_token, deployed, platform
 from benchmarks.stage import USE_CASE, Stage
 from headway.client import Client
 from headway.core.clock import SystemClock
@@ -31,8 +31,8 @@ def stage() -> Iterator[Stage]:
     work = Path(tempfile.mkdtemp(prefix="ht"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, work, ignore_errors=True)
-        stage = stack.enter_context(_platform(work))
-        stack.enter_context(_deployed(stage))
+        stage = stack.enter_context(platform(work))
+        stack.enter_context(deployed(stage))
         yield stage
 
 
@@ -51,7 +51,7 @@ def post(stage: Stage, path: str, body: bytes, token: str) -> tuple[int, Any]:
 
 
 def test_http_answers_and_bad_input_harms_nobody(stage: Stage) -> None:
-    token = _token(stage)
+    token = decide_token(stage)
     url = f"http://127.0.0.1:{stage.settings.http_port}"
     with Client(url, USE_CASE, token=token) as client:
         answer = client.decide(stage.rows[:50])
@@ -71,7 +71,7 @@ def test_http_answers_and_bad_input_harms_nobody(stage: Stage) -> None:
 
 
 def test_decisions_reach_the_log(stage: Stage) -> None:
-    with Client(f"http://127.0.0.1:{stage.settings.http_port}", USE_CASE, token=_token(stage)) as client:
+    with Client(f"http://127.0.0.1:{stage.settings.http_port}", USE_CASE, token=decide_token(stage)) as client:
         made = {d.decision_id for d in client.decide(stage.rows[:20]).decisions}
     folder, lake = decisions_folder(stage.settings.home, USE_CASE), Lake()
     clock = SystemClock()

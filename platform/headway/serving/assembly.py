@@ -32,7 +32,7 @@ from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
 from headway.governance.statement import verify_version
 from headway.models.artefact import Artefact, load_artefact
-from headway.serving.batching import Batcher
+from headway.serving.batching import MAX_BATCH_ROWS, Batcher
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
@@ -47,7 +47,6 @@ from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agr
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
-MAX_BATCH_ROWS = 512
 _READ_S = 0.5
 """The longest wait for the online store; a shorter patience halves."""
 _WITHIN = 0.8
@@ -81,6 +80,7 @@ class Assembly:
         rules: Rules | None,
         drivers: Drivers,
         replica: str,
+        max_batch_rows: int = MAX_BATCH_ROWS,
     ) -> None:
         clock = drivers.clock
         if RULES in terms.ladder and rules is None:
@@ -127,7 +127,7 @@ class Assembly:
             ids=ids,
             clock=clock,
         )
-        self.batcher: Batcher[Call, Answer] = Batcher(scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
+        self.batcher: Batcher[Call, Answer] = Batcher(scorer, max_rows=max_batch_rows, clock=clock)
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="outcomes")
         self.service = DecisionService(
             use_case,
@@ -187,7 +187,14 @@ def find_service(project: Project, name: str, *, file: str) -> FeatureService:
     return services[0]
 
 
-def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | None = None) -> Assembly:
+def assemble(
+    use_case: str,
+    settings: Settings,
+    *,
+    replica: str,
+    clock: Clock | None = None,
+    max_batch_rows: int = MAX_BATCH_ROWS,
+) -> Assembly:
     """Return a ready replica of a use case; raises whatever keeps it from serving. Blocking."""
     clock = clock or SystemClock()
     project = Project(settings.project)
@@ -267,6 +274,7 @@ def assemble(use_case: str, settings: Settings, *, replica: str, clock: Clock | 
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
         ),
         replica=replica,
+        max_batch_rows=max_batch_rows,
     )
     try:
         assembly.host.start()

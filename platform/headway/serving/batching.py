@@ -32,6 +32,8 @@ class Work(Protocol):
 
 W = TypeVar("W", bound=Work)
 R = TypeVar("R")
+MAX_BATCH_ROWS = 512
+"""Rows scored together at most, unless a deployment says otherwise."""
 _WEIGHT = 0.05
 
 

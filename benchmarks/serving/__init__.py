@@ -1,0 +1,106 @@
+"""The full fraud decision beside plain servers around the same model, under open load, under spikes and under kills.
+
+Ours: HTTP through HAProxy, JWT, contract admission, online features of both entities from Redis, transformation, model,
+exact counts, durable log. Theirs: parse the features that come with the request, predict. One replica or worker each,
+one generator, one machine. Every part runs on one platform with the hook on, but for one pair with the hook off.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import Collector, Report
+from benchmarks.serving import batching, kills, spike, sustained
+from benchmarks.serving.ours import Ours, platform, restarted
+from benchmarks.serving.peers import (
+    BARE,
+    BENTOML,
+    FASTAPI,
+    LITSERVE,
+    MLSERVER,
+    STOCK_SERVE,
+    TUNED_FASTAPI,
+    TUNED_SERVE,
+    Peer,
+)
+from benchmarks.serving.versus import versus
+from headway.cli.output import ConsoleProgress
+from headway.core.progress import Progress
+
+_BARS: tuple[tuple[Peer, float], ...] = (
+    (FASTAPI, 5.0),
+    (MLSERVER, 6.0),
+    (LITSERVE, 8.0),
+    (BENTOML, 15.0),
+    (STOCK_SERVE, 40.0),
+    (TUNED_FASTAPI, 1.0),
+    (TUNED_SERVE, 1.0),
+)
+_HOOK_OFF = "headway, hook off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long everything is measured."""
+
+    runs: int
+    seconds: float
+
+
+def benchmark(*, quick: bool = False) -> Report:
+    """Run everything and return the report; a ratio is the median over pairs of runs that follow one another."""
+    effort = Effort(runs=1, seconds=1.0) if quick else Effort(runs=5, seconds=2.5)
+    collector = Collector("serving")
+    work = Path(tempfile.mkdtemp(prefix="hb"))
+    try:
+        with ConsoleProgress() as progress:
+            with platform(work) as stage:
+                ours = Ours(stage=stage, work=work)
+                ours.deploy()
+                beside_peers(collector, ours, progress, effort)
+                sustained.measure(collector, ours, progress, quick=quick)
+                batching.measure(collector, ours, progress, quick=quick)
+                spike.measure(collector, ours, progress, quick=quick)
+                kills.measure(collector, ours, progress, quick=quick)
+            with restarted(stage, hook=False) as stage:
+                without_hook(collector, Ours(stage=stage, work=work), progress, effort)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return collector.report()
+
+
+def beside_peers(collector: Collector, ours: Ours, progress: Progress, effort: Effort) -> None:
+    """Hold the bars over every peer, at 32 connections, and over FastAPI's p50 at one."""
+    for peer, bar in _BARS:
+        what = f"32 connections, requests/s over {peer.name}"
+        if peer.missing:
+            collector.hold(f"{what} ({peer.missing})", 0.0, "times", ">=", bar)
+            continue
+        with progress.stage(peer.name) as stage:
+            connections = (1, 8, 32) if peer is FASTAPI else (32,)
+            ratios = versus(collector, ours, peer, connections=connections, runs=effort.runs, seconds=effort.seconds)
+            collector.hold(what, ratios[32].throughput, "times", ">=", bar)
+            stage.note(f"{ratios[32].throughput:.2f} times the requests/s")
+            if 1 in ratios:
+                collector.hold(f"1 connection, p50 over {peer.name}", ratios[1].p50, "times", "<=", 1.25)
+                stage.note(f"{ratios[1].p50:.2f} times the p50 at 1 connection")
+    with progress.stage(BARE.name) as stage:
+        ratios = versus(collector, ours, BARE, runs=effort.runs, seconds=effort.seconds)
+        # what a request costs a full machine is what keeps the next one out: bare requests/s over ours
+        cost = 1.0 / ratios[32].throughput
+        collector.hold(f"32 connections, cost per request over {BARE.name}", cost, "times", "<=", 1.25)
+        stage.note(f"{cost:.2f} times the cost, {ratios[32].cpu:.2f} times the CPU of server and proxy")
+
+
+def without_hook(collector: Collector, ours: Ours, progress: Progress, effort: Effort) -> None:
+    """Hold the bar over FastAPI with Serve's own request path."""
+    with progress.stage(_HOOK_OFF) as stage:
+        ours.deploy()
+        ratios = versus(collector, ours, FASTAPI, runs=effort.runs, seconds=effort.seconds, system=_HOOK_OFF)
+        collector.hold(
+            f"hook off, 32 connections, requests/s over {FASTAPI.name}", ratios[32].throughput, "times", ">=", 2.5
+        )
+        stage.note(f"{ratios[32].throughput:.2f} times the requests/s of {FASTAPI.name}")
