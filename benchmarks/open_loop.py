@@ -91,24 +91,25 @@ class _Pool:
         self._start = 0.0
         self._over = False
 
-    async def open(self) -> None:
-        """Open all connections."""
+    async def open(self) -> float:
+        """Open all connections; return when second 0 of the schedule is, in monotonic seconds."""
         for _ in range(self._plan.connections):
             await self._open()
+        self._start = time.monotonic() + LEAD_S
+        return self._start
 
     async def run(self) -> Traffic:
         """Send everything and wait for the answers."""
-        self._start = time.perf_counter() + LEAD_S
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu, wall = time.process_time(), time.monotonic()
         self._tick()
         seconds = max(stream.end for stream in self._plan.streams)
         end = self._start + seconds + self._plan.patience_s
-        while (self._finished < len(self._times) or time.perf_counter() < self._start + seconds) and (
-            time.perf_counter() < end
+        while (self._finished < len(self._times) or time.monotonic() < self._start + seconds) and (
+            time.monotonic() < end
         ):
             await asyncio.sleep(0.02)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        now, self._over = time.perf_counter(), True
+        cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+        now, self._over = time.monotonic(), True
         for connection in self._all:
             connection.close()
         answered = np.array(self._answered) - self._start
@@ -146,7 +147,7 @@ class _Pool:
     def finish(self, index: int, status: int, *, retry_after: bool) -> None:
         """Note what became of a request."""
         if not self._over:
-            self._answered[index] = time.perf_counter()
+            self._answered[index] = time.monotonic()
             self._status[index] = status
             self._retry_after[index] = retry_after
             self._finished += 1
@@ -155,7 +156,7 @@ class _Pool:
         """Send everything that is due and sleep until the next is."""
         if self._over:
             return
-        now = time.perf_counter() - self._start
+        now = time.monotonic() - self._start
         times, index = self._times, self._next
         while index < len(times) and times[index] <= now:
             if self._idle:
@@ -196,8 +197,8 @@ def arrivals(plan: Plan) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int16]
 
 async def _drive(plan: Plan) -> Traffic:
     pool = _Pool(plan, asyncio.get_running_loop())
-    await pool.open()
-    print("started", flush=True)
+    start = await pool.open()
+    print(start, flush=True)
     return await pool.run()
 
 

@@ -59,30 +59,26 @@ def project_copy(source: Path, target: Path) -> Path:
     return target
 
 
-def contract_of(project: Path) -> Contract:
-    """Return the use case's contract as it is written."""
-    from headway.governance.contract import load_contract
-
-    return load_contract(project / "serve_apps" / USE_CASE / "contract.yaml").contract
-
-
-def raised() -> Contract:
-    """Return the contract with a ceiling and limits that nobody reaches; every mechanism stays on."""
-    from headway.governance.contract import overlay
+def sign_overlay(settings: Settings) -> None:
+    """Raise ceiling and limits of the copied contract, and sign it with the development keys."""
+    from headway.governance.contract import load_contract, overlay, save_contract
     from headway.governance.contract_schema import Limits
 
-    return overlay(contract_of(ROOT), ceiling_rps=_RATE, limits=Limits(default_rps=_RATE, burst=1_000_000))
+    path = settings.project / "serve_apps" / USE_CASE / "contract.yaml"
+    raised = overlay(load_contract(path).contract, ceiling_rps=_RATE, limits=Limits(default_rps=_RATE, burst=1_000_000))
+    save_contract(raised, path)
+    sign_contract(settings, USE_CASE)
 
 
-def sign_contract(settings: Settings, contract: Contract) -> None:
-    """Make it the copied project's contract, and sign it with the development keys."""
+def sign_contract(settings: Settings, use_case: str) -> None:
+    """Sign a contract of the copied project with the development keys of all its roles."""
     from headway.governance.audit import AuditLog
-    from headway.governance.contract import save_contract
+    from headway.governance.contract import load_contract
     from headway.governance.keys import contract_role, development_keys, signer_for
     from headway.governance.signoff import sign
 
-    path = settings.project / "serve_apps" / USE_CASE / "contract.yaml"
-    save_contract(contract, path)
+    path = settings.project / "serve_apps" / use_case / "contract.yaml"
+    contract = load_contract(path).contract
     clock = SystemClock()
     audit = AuditLog(settings.home / "audit", "benchmark", clock)
     development_keys(settings.home, [contract_role(role) for role in contract.signoff])
@@ -95,6 +91,21 @@ def sign_contract(settings: Settings, contract: Contract) -> None:
     )
     for role in contract.signoff:
         sign(path, role, signer_for(settings, contract_role(role)), principal, clock, audit)
+
+
+def contract_as_written() -> Contract:
+    """Return the use case's contract as this repository has it."""
+    from headway.governance.contract import load_contract
+
+    return load_contract(ROOT / "serve_apps" / USE_CASE / "contract.yaml").contract
+
+
+def use_contract(settings: Settings, contract: Contract) -> None:
+    """Make it the copied project's contract, and sign it."""
+    from headway.governance.contract import save_contract
+
+    save_contract(contract, settings.project / "serve_apps" / USE_CASE / "contract.yaml")
+    sign_contract(settings, USE_CASE)
 
 
 def fill(settings: Settings, service: FeatureService, folder: Path) -> tuple[Stage, VersionRef]:
@@ -218,7 +229,7 @@ def prepare(work: Path, source: Path) -> Stage:
     settings = load_settings(home=work / "home", project=project_copy(source, work / "project"))
     up(settings)
     resolved = resolve(settings)
-    sign_contract(resolved, raised())
+    sign_overlay(resolved)
     service = next(s for s in Project(resolved.project).collect("features", FeatureService) if s.name == "fraud_v1")
     stage, ref = fill(resolved, service, work / "model")
     store = RedisControlStore(resolved.redis_control_url)
@@ -226,8 +237,12 @@ def prepare(work: Path, source: Path) -> Stage:
     return stage
 
 
-def our_requests(stage: Stage, token: str, *, rows: int = 1, prefix: str = f"/{USE_CASE}") -> list[bytes]:
-    """Return whole decision requests, each with other entities."""
-    headers = {"authorization": f"Bearer {token}"}
-    groups = [stage.rows[start : start + rows] for start in range(0, len(stage.rows), rows)]
-    return [post(f"{prefix}/v1/decisions", json.dumps({"rows": group}).encode(), headers) for group in groups]
+def our_requests(stage: Stage, token: str, *, prefix: str = f"/{USE_CASE}", keys: str | None = None) -> list[bytes]:
+    """Return whole decision requests of one row, each with other entities; with `keys`, each with a key of its own."""
+    requests = []
+    for index, row in enumerate(stage.rows):
+        headers = {"authorization": f"Bearer {token}"}
+        if keys is not None:
+            headers["idempotency-key"] = f"{keys}-{index}"
+        requests.append(post(f"{prefix}/v1/decisions", json.dumps({"rows": [row]}).encode(), headers))
+    return requests

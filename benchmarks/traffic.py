@@ -94,7 +94,7 @@ class Running:
     process: subprocess.Popen[str]
     out: Path
     began: float
-    """When second 0 of the schedule is, about; monotonic."""
+    """When second 0 of the schedule is, in monotonic seconds."""
     plan: Plan
 
     def wait_until(self, second: float) -> None:
@@ -120,9 +120,10 @@ def start(plan: Plan, folder: Path) -> Running:
     command = [sys.executable, "-m", "benchmarks.open_loop", str(where / "plan.json"), str(where / "out.npz")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    if process.stdout.readline().strip() != "started":
+    began = process.stdout.readline()
+    if not began:
         raise RuntimeError(f"the generator did not start: {process.communicate()[1][-2_000:]}")
-    return Running(process=process, out=where / "out.npz", began=time.monotonic() + LEAD_S, plan=plan)
+    return Running(process=process, out=where / "out.npz", began=float(began), plan=plan)
 
 
 def offer(system: str, plan: Plan, folder: Path) -> Traffic:

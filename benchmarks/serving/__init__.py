@@ -2,7 +2,7 @@
 
 Ours: HTTP through HAProxy, JWT, contract admission, online features of both entities from Redis, transformation, model,
 exact counts, durable log. Theirs: parse the features that come with the request, predict. One replica or worker each,
-one generator, one machine. Every part runs on one platform with the hook on, but for one pair with the hook off.
+one generator, one machine. Everything runs with the hook on, but for pairs with FastAPI with the hook off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.harness import Collector, Report
 from benchmarks.serving import batching, kills, spike, sustained
-from benchmarks.serving.ours import Ours, platform, restarted
+from benchmarks.serving.ours import Ours, platform
 from benchmarks.serving.peers import (
     BARE,
     BENTOML,
@@ -56,17 +56,15 @@ def benchmark(*, quick: bool = False) -> Report:
     collector = Collector("serving")
     work = Path(tempfile.mkdtemp(prefix="hb"))
     try:
-        with ConsoleProgress() as progress:
-            with platform(work) as stage:
-                ours = Ours(stage=stage, work=work)
-                ours.deploy()
-                beside_peers(collector, ours, progress, effort)
-                sustained.measure(collector, ours, progress, quick=quick)
-                batching.measure(collector, ours, progress, quick=quick)
-                spike.measure(collector, ours, progress, quick=quick)
-                kills.measure(collector, ours, progress, quick=quick)
-            with restarted(stage, hook=False) as stage:
-                without_hook(collector, Ours(stage=stage, work=work), progress, effort)
+        with ConsoleProgress() as progress, platform(work) as stage:
+            ours = Ours(stage=stage, work=work)
+            ours.deploy()
+            beside_peers(collector, ours, progress, effort)
+            without_hook(collector, ours, progress, effort)
+            sustained.measure(collector, ours, progress, quick=quick)
+            batching.measure(collector, ours, progress, quick=quick)
+            spike.measure(collector, ours, progress, quick=quick)
+            kills.measure(collector, ours, progress, quick=quick)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return collector.report()
@@ -98,8 +96,9 @@ def beside_peers(collector: Collector, ours: Ours, progress: Progress, effort: E
 def without_hook(collector: Collector, ours: Ours, progress: Progress, effort: Effort) -> None:
     """Hold the bar over FastAPI with Serve's own request path."""
     with progress.stage(_HOOK_OFF) as stage:
-        ours.deploy()
+        ours.deploy(hook=False)
         ratios = versus(collector, ours, FASTAPI, runs=effort.runs, seconds=effort.seconds, system=_HOOK_OFF)
+        ours.deploy()
         collector.hold(
             f"hook off, 32 connections, requests/s over {FASTAPI.name}", ratios[32].throughput, "times", ">=", 2.5
         )

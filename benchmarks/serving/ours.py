@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import psutil
 
 from benchmarks.load import ROOT, measure, write_requests
 from benchmarks.serving.waiting import until_answers
-from benchmarks.stage import USE_CASE, Stage, our_requests, prepare, raised, sign_contract
-from headway.core.ray_session import HOOK_SWITCH
+from benchmarks.stage import USE_CASE, Stage, our_requests, prepare, sign_overlay, use_contract
 from headway.governance.contract_schema import Contract
+from headway.serving.hook import SWITCH
 
 HEADWAY = "headway"
 _READY_S = 60.0
@@ -38,19 +38,27 @@ class Ours:
         """Where HAProxy listens."""
         return self.stage.settings.http_port
 
-    def requests(self, client: str = "benchmark", *, prefix: str = f"/{USE_CASE}") -> Path:
+    def requests(self, client: str = "benchmark", *, prefix: str = f"/{USE_CASE}", keys: str | None = None) -> Path:
         """Write decision requests with a fresh token, which lives for minutes, and return their file."""
-        path = self.work / f"{client}{prefix.replace('/', '-')}.bin"
-        write_requests(path, our_requests(self.stage, decide_token(self.stage, client), prefix=prefix))
+        path = self.work / f"{client}{prefix.replace('/', '-')}{'' if keys is None else '-keys'}.bin"
+        token = decide_token(self.stage, client)
+        write_requests(path, our_requests(self.stage, token, prefix=prefix, keys=keys))
         return path
 
-    def deploy(self, contract: Contract | None = None, **options: Any) -> None:
-        """Roll out under a contract signed for the purpose (as it is, but without limits) and warm up."""
+    def deploy(self, contract: Contract | None = None, *, hook: bool = True, **options: Any) -> None:
+        """Roll out under a contract, by default ours with its ceiling and limits raised, and then also warm up."""
         settings = self.stage.settings
-        sign_contract(settings, contract or raised())
-        deploy(self.stage, options)
+        if contract is None:
+            sign_overlay(settings)
+        else:
+            use_contract(settings, contract)
+        actor: dict[str, Any] = {"num_cpus": 0.2}
+        if not hook:
+            actor["runtime_env"] = {"env_vars": {SWITCH: ""}}
+        deploy(self.stage, {"ray_actor_options": actor} | options)
         until_answers(f"http://127.0.0.1:{settings.http_port}/{USE_CASE}/v2/health/ready", _READY_S)
-        measure(HEADWAY, self.port, 8, 1.0, self.requests())
+        if contract is None:
+            measure(HEADWAY, self.port, 8, 1.0, self.requests())
 
     def processes(self, *titles: str) -> list[psutil.Process]:
         """Return our processes with one of these names or beginnings of titles."""
@@ -81,46 +89,16 @@ class Ours:
 
 
 @contextmanager
-def platform(work: Path, *, hook: bool = True) -> Iterator[Stage]:
+def platform(work: Path) -> Iterator[Stage]:
     """Start a platform under `work`, fill it, and stop it at the end."""
     from headway.cluster.local.lifecycle import down
     from headway.core.settings import load_settings
 
     settings = load_settings(home=work / "home", project=work / "project")
     try:
-        with _hook(on=hook):
-            yield prepare(work, ROOT)
+        yield prepare(work, ROOT)
     finally:
         down(settings)
-
-
-@contextmanager
-def restarted(stage: Stage, *, hook: bool) -> Iterator[Stage]:
-    """Start the stopped platform of a stage again, with everything it holds, and stop it at the end."""
-    from headway.cluster.local.lifecycle import down, up
-    from headway.core.platform_state import resolve
-    from headway.core.settings import load_settings
-
-    settings = load_settings(home=stage.settings.home, project=stage.settings.project)
-    try:
-        with _hook(on=hook):
-            up(settings)
-            yield replace(stage, settings=resolve(settings))
-    finally:
-        down(settings)
-
-
-@contextmanager
-def _hook(*, on: bool) -> Iterator[None]:
-    before = os.environ.get(HOOK_SWITCH)
-    os.environ[HOOK_SWITCH] = "1" if on else "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[HOOK_SWITCH]
-        else:
-            os.environ[HOOK_SWITCH] = before
 
 
 def on_platform(stage: Stage, module: str, *arguments: str) -> str:

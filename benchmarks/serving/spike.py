@@ -13,10 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.harness import Collector
-from benchmarks.load import ROOT
 from benchmarks.serving.ours import HEADWAY, Ours
 from benchmarks.serving.sustained import P99_MS
-from benchmarks.stage import contract_of
+from benchmarks.stage import contract_as_written
 from benchmarks.traffic import UNANSWERED, Plan, Stream, Traffic, offer
 from headway.core.progress import Progress
 
@@ -33,7 +32,7 @@ _HELD = 100
 
 def measure(collector: Collector, ours: Ours, progress: Progress, *, quick: bool) -> None:
     """Run both spikes and hold the bars on the greater one."""
-    ours.deploy(contract_of(ROOT))
+    ours.deploy(contract_as_written())
     for times, seconds in ((10, 3.0 if quick else 10.0), (_HELD, 6.0 if quick else 60.0)):
         case = f"{times}× spike for {seconds:g} s"
         with progress.stage(case) as stage:
