@@ -84,7 +84,8 @@ class Traffic:
 
     def quantile(self, q: float, chosen: npt.NDArray[np.bool_] | None = None) -> float:
         """Return a quantile of the latency in milliseconds, of the answers with 200 or of those chosen."""
-        return float(np.quantile(self.latency[self.status == 200 if chosen is None else chosen], q))
+        latency = self.latency[self.status == 200 if chosen is None else chosen]
+        return float(np.quantile(latency, q)) if len(latency) else float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,9 @@ class Started:
 
 @contextmanager
 def started(peer: Peer, ours: Ours) -> Iterator[Started]:
-    """Start a peer, wait until it predicts, and stop it at the end."""
+    """Start a peer, wait until it predicts, and stop it at the end; RuntimeError where it cannot be started."""
+    if peer.missing:
+        raise RuntimeError(f"{peer.name} is {peer.missing}")
     port, requests = free_port(), peer.requests(ours)
     temporary = tempfile.mkdtemp(prefix="pr", dir="/tmp")  # Ray's sockets need a short path
     log = Path(temporary) / "peer.log"

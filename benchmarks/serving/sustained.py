@@ -18,12 +18,13 @@ from headway.core.progress import Progress
 P99_MS = 45.0
 """The contract's."""
 _ERRORS, _ACHIEVED = 0.001, 0.99
-_LOW, _HIGH = 0.25, 1.5
+_HIGH = 1.5
 _LOAD = 0.7
 
 
 def measure(collector: Collector, ours: Ours, progress: Progress, *, quick: bool) -> None:
     """Record the rate and hold the bar on p99."""
+    ours.deploy()
     with progress.stage("open loop") as stage:
         rate = highest(ours, seconds=2.0 if quick else 5.0, steps=3 if quick else 6)
         collector.add(HEADWAY, "open loop", "highest sustained rate", "requests/s", [rate])
@@ -46,17 +47,16 @@ def highest(ours: Ours, *, seconds: float, steps: int, p99_ms: float | None = No
     """Return the highest rate that holds, with `p99_ms` also within that latency; RuntimeError if none does."""
     requests = ours.requests()
     guess = float(closed_loop(HEADWAY, ours.port, 32, min(seconds, 2.0), requests)["rps"])
-    low, high = _LOW * guess, _HIGH * guess
-    found = 0.0
+    low, high = 0.0, _HIGH * guess
     for step in range(steps):
         rate = (low + high) / 2
         if any(holds(at(ours, rate, seconds, requests, seed=2 * step + again), p99_ms) for again in range(2)):
-            low = found = rate
+            low = rate
         else:
             high = rate
-    if not found:
+    if not low:
         raise RuntimeError(f"not even {high:.0f} requests/s are sustained; a closed loop reached {guess:.0f}")
-    return found
+    return low
 
 
 def holds(traffic: Traffic, p99_ms: float | None = None) -> bool:
