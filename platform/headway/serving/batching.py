@@ -37,6 +37,8 @@ class Work(Protocol):
 W = TypeVar("W", bound=Work)
 R = TypeVar("R")
 _Entry: TypeAlias = "tuple[W, asyncio.Future[R]]"
+MAX_BATCH_ROWS = 512
+"""Rows scored together at most, unless a deployment says otherwise."""
 
 
 class Batcher(Generic[W, R]):
