@@ -32,7 +32,7 @@ class UseCaseReplica(Replica):
             use_case, resolved_settings(), replica=replica, sink=RayMetrics(), max_batch_rows=max_batch_rows
         )
         self._load = assembly.load
-        super().__init__(f"/{use_case}", assembly)
+        super().__init__(f"/{use_case}", assembly, lanes=assembly.service)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Serve how loaded this replica is (`headway.serving.autoscaling`)."""
