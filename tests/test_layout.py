@@ -18,10 +18,13 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("platform/headway", "features", "training", "serve_apps", "monitoring", "benchmarks", "tests")
-CLIENTS = ROOT / "tests" / "clients"
-"""Programs of another environment."""
+APART = (ROOT / "tests" / "clients", ROOT / "benchmarks" / "peers" / "apart")
+"""Programs of other environments."""
 SOURCES = sorted(
-    path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if not path.is_relative_to(CLIENTS)
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if not any(path.is_relative_to(place) for place in APART)
 )
 PINS = re.compile(r"^([A-Za-z0-9._-]+)(\[[a-z0-9,_-]+\])?==(\S+)")
 

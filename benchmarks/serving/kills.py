@@ -33,7 +33,7 @@ class Killed:
 
     traffic: Traffic
     under_way: int
-    """Requests without an answer at the kill, in both replicas."""
+    """Requests without an answer from the kill to the end of the process, in both replicas."""
 
 
 def measure(collector: Collector, ours: Ours, progress: Progress, *, quick: bool) -> None:
@@ -63,6 +63,8 @@ def _killed(ours: Ours, victim: Callable[[], psutil.Process], *, keys: str | Non
     running.wait_until(_SECONDS / 4)
     before = time.monotonic() - running.began
     process.kill()
+    while _lives(process):  # what reaches its sockets until they close is lost with it
+        time.sleep(0.001)
     after = time.monotonic() - running.began
     traffic = running.traffic(HEADWAY)
     under_way = (traffic.due <= after) & (traffic.due + traffic.latency / 1e3 >= before)
@@ -78,6 +80,13 @@ def _record(collector: Collector, what: str, kills: list[Killed]) -> list[int]:
     collector.add(HEADWAY, case, "failed", "requests", failed)
     collector.add(HEADWAY, case, "under way at the kill", "requests", [kill.under_way for kill in kills])
     return failed
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _until_two(ours: Ours) -> None:
