@@ -23,6 +23,7 @@ from headway.serving.autoscaling import (
     demand_of,
     needed,
 )
+from headway.serving.gpu import GpuMeter
 from headway.serving.load import LoadMeter
 
 TICK_S = 0.5
@@ -216,7 +217,7 @@ def test_ray_makes_the_policy_of_a_configuration_and_calls_it() -> None:
 
 def test_a_replica_reports_the_busier_of_process_and_executor() -> None:
     clock, work, cpu = ManualClock(), SimpleNamespace(queued_rows=7, busy_s=1.0), [10.0]
-    meter = LoadMeter(work, clock, cpu_s=lambda: cpu[0])
+    meter = LoadMeter(work, clock, cpu_s=lambda: cpu[0], gpu=GpuMeter({}))
     assert meter.read() == {"queued_rows": 7.0, "busy": 0.0}
     clock.advance(2_000_000)
     cpu[0], work.busy_s = 10.5, 2.0
