@@ -33,7 +33,7 @@ def test_a_device_says_how_busy_it_is() -> None:
 
 def test_a_replica_with_a_gpu_reports_it_and_one_without_does_not() -> None:
     class Work:
-        queued_rows, busy_s = 0, 0.0
+        queued_rows, rows, busy_s = 0, 0, 0.0
 
     class Busy(GpuMeter):
         def share(self) -> float | None:
