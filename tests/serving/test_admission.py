@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headway.core.clock import ManualClock
 from headway.core.errors import QuotaExceeded, TooLarge, Unavailable
-from headway.serving.admission import Admission, AdmissionLimits, RateMeter, Verdict
+from headway.serving.admission import Admission, AdmissionLimits, Ceiling, Verdict
 from headway.serving.limiter import Gcra
 from headway.serving.priority import Priority
 
@@ -36,6 +36,9 @@ class Waiting:
 
     def wait_s(self, rows: int = 0, priority: int = Priority.NORMAL) -> float:
         return self.wait
+
+    def batch_s(self) -> float:
+        return 0.001
 
     def row_s(self) -> float:
         return 0.001
@@ -84,12 +87,12 @@ def test_forgetting_clients_is_bounded() -> None:
 
 def test_above_the_ceiling_what_would_be_late_is_shed() -> None:
     clock = ManualClock(0)
-    admission = Admission(limits(), clock)
+    admission = Admission(limits(burst=100.0), clock)
     assert admission.admit("a", 50, BUSY, left_s=5) is Verdict.SCORE
     with pytest.raises(Unavailable) as caught:
-        admission.admit("a", 60, BUSY, left_s=5)
+        admission.admit("b", 60, BUSY, left_s=5)
     assert caught.value.retry_after_s == pytest.approx(0.98)
-    assert admission.admit("a", 60, Waiting(10, 0.019), left_s=5) is Verdict.SCORE
+    assert admission.admit("b", 60, Waiting(10, 0.019), left_s=5) is Verdict.SCORE
     clock.advance(3_000_000)
     assert admission.admit("a", 50, BUSY, left_s=5) is Verdict.SCORE
 
@@ -98,20 +101,13 @@ def test_a_call_that_cannot_make_its_own_deadline_is_shed_below_the_ceiling_too(
     admission = Admission(limits(), ManualClock())
     with pytest.raises(Unavailable, match="1000 ms of work"):
         admission.admit("a", 1, BUSY, left_s=0.9)
-    assert admission.admit("a", 1, BUSY, left_s=1.1) is Verdict.SCORE
-
-
-def test_replicas_share_the_ceiling() -> None:
-    admission = Admission(limits(), ManualClock())
-    admission.replicas = 4
-    assert admission.admit("a", 25, BUSY, left_s=5) is Verdict.SCORE
-    with pytest.raises(Unavailable):
-        admission.admit("a", 1, BUSY, left_s=5)
+    assert admission.admit("a", 1, BUSY, left_s=1.3) is Verdict.SCORE
 
 
 def test_the_shed_are_asked_back_one_after_the_other_as_fast_as_rows_are_served() -> None:
     """At 1,000 rows a second, 5,000 refused calls of 2 rows are spread over ten seconds, not sent back together."""
-    admission = Admission(limits(ceiling=1.0), ManualClock())
+    admission = Admission(limits(ceiling=1.0, burst=2.0), ManualClock())
+    admission.admit("a", 2, EMPTY, left_s=5)
     waits = []
     for _ in range(5_000):
         with pytest.raises(Unavailable) as caught:
@@ -191,9 +187,30 @@ def test_outcomes_wait_in_a_bounded_queue_and_a_refusal_costs_nothing() -> None:
     admission.admit_outcomes("a", 100, queued_rows=400)
 
 
-def test_the_rate_fades_over_a_second() -> None:
-    meter = RateMeter()
-    assert meter.add(10, 5.0) == 10
-    assert meter.add(10, 5.9) == 20
-    assert meter.add(0, 6.5) == pytest.approx(10)
-    assert meter.add(0, 9.0) == 0
+@given(
+    rate=st.floats(1, 1_000),
+    depth=st.floats(1, 100),
+    calls=st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 50)), max_size=60),
+)
+def test_what_conforms_to_rate_and_depth_is_never_above_and_a_flood_is_forgotten_in_a_second(
+    rate: float, depth: float, calls: list[tuple[float, int]]
+) -> None:
+    ceiling, now, so_far = Ceiling(rate, depth), 0.0, [(0.0, 0)]
+    for wait, rows in calls:
+        now += wait
+        so_far.append((now, rows))
+        over = max(
+            sum(count for _, count in so_far[start:]) - rate * (now - so_far[start][0]) for start in range(len(so_far))
+        )
+        above = ceiling.above(rows, now)
+        if over <= depth - 1e-6:
+            assert not above
+    ceiling.above(10_000, now)
+    assert not ceiling.above(0, now + 1.001)
+
+
+def test_replicas_share_the_rate_but_not_what_a_client_may_send_at_once() -> None:
+    for replicas, above in ((1, False), (4, True)):
+        ceiling = Ceiling(100, 100)
+        assert not ceiling.above(100, 0.0, replicas)
+        assert ceiling.above(26, 1.0, replicas) is above

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from headway.serving.autoscaling import (
     demand_of,
     needed,
 )
+from headway.serving.gpu import GpuMeter
 from headway.serving.load import LoadMeter
 
 TICK_S = 0.5
@@ -61,7 +62,13 @@ class Fleet:
             self._recent.append((served / capacity * serving if serving else 0.0, self.queued))
             busy = sum(busy for busy, _ in self._recent) / len(self._recent)
             queued = sum(queued for _, queued in self._recent) / len(self._recent)
-            demand = Demand(replicas=serving, queued_rows=queued, busy=busy, asking=not serving and rows_per_s > 0)
+            demand = Demand(
+                replicas=serving,
+                queued_rows=queued,
+                busy=busy + 0.02 * serving,  # what a replica does for itself
+                rows_per_s=rows_per_s,
+                asking=not serving and rows_per_s > 0,
+            )
             after, self.state = decide(self.rules, self.state, demand, self.target, self.now)
             if after != self.target:
                 self.history.append((self.now, after - self.target))
@@ -161,14 +168,14 @@ def test_bounds_velocity_and_reversals_hold_under_any_load(
 
 @given(replicas=st.integers(1, 50), busy=st.floats(0, 1), queued=st.floats(0, 1e6), more=st.floats(0, 1))
 def test_more_load_never_needs_fewer(replicas: int, busy: float, queued: float, more: float) -> None:
-    demand = Demand(replicas=replicas, queued_rows=queued, busy=busy * replicas)
-    heavier = Demand(replicas=replicas, queued_rows=queued * (1 + more), busy=min(1.0, busy * (1 + more)) * replicas)
+    demand = Demand(replicas=replicas, queued_rows=queued, busy=busy * replicas, rows_per_s=1)
+    heavier = replace(demand, queued_rows=queued * (1 + more), busy=min(1.0, busy * (1 + more)) * replicas)
     assert needed(RULES, demand, 0.6) <= needed(RULES, heavier, 0.6) <= 2 * replicas
     assert needed(RULES, demand, 0.6 * 0.8) >= needed(RULES, demand, 0.6)
 
 
 def test_bounds_that_changed_wait_for_nothing() -> None:
-    demand = Demand(replicas=5, queued_rows=0, busy=2.0)
+    demand = Demand(replicas=5, queued_rows=0, busy=2.0, rows_per_s=9)
     assert decide(RULES, ScalingState(down_at=0.0), demand, 1, 1.0)[0] == 2
     assert decide(RULES, ScalingState(up_at=0.0), demand, 40, 1.0)[0] == 10
 
@@ -215,12 +222,12 @@ def test_ray_makes_the_policy_of_a_configuration_and_calls_it() -> None:
 
 
 def test_a_replica_reports_the_busier_of_process_and_executor() -> None:
-    clock, work, cpu = ManualClock(), SimpleNamespace(queued_rows=7, busy_s=1.0), [10.0]
-    meter = LoadMeter(work, clock, cpu_s=lambda: cpu[0])
-    assert meter.read() == {"queued_rows": 7.0, "busy": 0.0}
+    clock, work, cpu = ManualClock(), SimpleNamespace(queued_rows=7, busy_s=1.0, rows=100), [10.0]
+    meter = LoadMeter(work, clock, cpu_s=lambda: cpu[0], gpu=GpuMeter({}))
+    assert meter.read() == {"queued_rows": 7.0, "rows_per_s": 0.0, "busy": 0.0}
     clock.advance(2_000_000)
-    cpu[0], work.busy_s = 10.5, 2.0
-    assert meter.read() == {"queued_rows": 7.0, "busy": 0.5}
+    cpu[0], work.busy_s, work.rows = 10.5, 2.0, 130
+    assert meter.read() == {"queued_rows": 7.0, "rows_per_s": 15.0, "busy": 0.5}
     clock.advance(1_000_000)
     cpu[0] = 12.0
     assert meter.read()["busy"] == 1.0

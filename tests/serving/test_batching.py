@@ -118,6 +118,19 @@ def test_cost_is_a_line_in_the_rows() -> None:
     assert cost.seconds(64, 2) == pytest.approx(0.0084, rel=0.05)
 
 
+def test_the_slope_is_remembered_through_quiet_times_and_guessed_before_the_first_batch_of_another_size() -> None:
+    cost = BatchCost()
+    for _ in range(100):
+        cost.observe(1, 0.005)
+    assert cost.seconds(1, 1) == pytest.approx(0.005)
+    assert cost.seconds(101, 1) == pytest.approx(0.055)
+    for rows in (1, 8, 32) * 20:
+        cost.observe(rows, 0.004 + 0.001 * rows)
+    for _ in range(1_000):
+        cost.observe(1, 0.005)
+    assert cost.seconds(101, 1) == pytest.approx(0.105, rel=0.01)
+
+
 def test_an_empty_queue_never_waits() -> None:
     b = batcher(Echo())
     assert b.wait_s() == 0.0

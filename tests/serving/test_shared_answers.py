@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.core.clock import ManualClock, SystemClock
+from headway.core.clock import Clock, ManualClock, SystemClock
 from headway.core.errors import Conflict, Unavailable
 from headway.features.link import RedisLink
 from headway.serving.breaker import State
@@ -16,11 +16,12 @@ from headway.serving.shared_answers import AnswerStore, Claim, MemoryAnswerStore
 from tests.features.valkey import serving
 from tests.serving.helpers import Toy, run
 from tests.serving.test_service import body
+from tests.serving.virtual_time import VirtualLoop, run_virtual
 
 ANSWER = Response(200, b"\x00binary", headers=((b"a", b"b"),), content_type=b"text/plain")
 
 
-def answers(store: AnswerStore, clock: ManualClock | SystemClock | None = None) -> SharedAnswers:
+def answers(store: AnswerStore, clock: Clock | None = None) -> SharedAnswers:
     return SharedAnswers("toy", store, clock or SystemClock(), patience_s=0.3)
 
 
@@ -69,15 +70,39 @@ def test_on_a_server() -> None:
     run(work())
 
 
-def test_a_claim_whose_replica_died_runs_out() -> None:
-    async def work() -> None:
-        clock = ManualClock()
-        store = MemoryAnswerStore(clock)
-        assert isinstance(await answers(store, clock).claim("alice", "k", b"body"), Claim)
-        clock.advance(1_300_000)
-        assert isinstance(await answers(store, clock).claim("alice", "k", b"body"), Claim)
+def test_a_claim_whose_replica_died_is_free_for_the_retry_that_waits() -> None:
+    loop = VirtualLoop()
 
-    run(work())
+    async def work() -> None:
+        store = MemoryAnswerStore(loop)
+        dead = answers(store, loop)
+        assert isinstance(await dead.claim("alice", "k", b"body"), Claim)
+        assert dead._renewing is not None
+        dead._renewing.cancel()
+        assert isinstance(await answers(store, loop).claim("alice", "k", b"body"), Claim)
+        assert loop.monotonic() <= 0.6
+
+    run_virtual(work(), loop)
+
+
+def test_a_claim_lasts_as_long_as_its_decision() -> None:
+    loop = VirtualLoop()
+
+    async def work() -> None:
+        store = MemoryAnswerStore(loop)
+        slow = answers(store, loop)
+        claim = await slow.claim("alice", "k", b"body")
+        assert isinstance(claim, Claim)
+        for _ in range(4):
+            with pytest.raises(Unavailable, match="still being decided"):
+                await answers(store, loop).claim("alice", "k", b"body")
+        assert loop.monotonic() > 2
+        await claim.keep(ANSWER)
+        assert await answers(store, loop).claim("alice", "k", b"body") == ANSWER
+        await asyncio.sleep(1)
+        assert (slow._held, slow._renewing) == ({}, None)
+
+    run_virtual(work(), loop)
 
 
 def test_while_the_store_is_away_keys_are_the_replicas_own_and_it_is_not_asked_each_time() -> None:

@@ -19,6 +19,10 @@ from headway.serving.priority import Priority
 
 _ROOM = (1.0, 1.0, 0.5)
 """How much of the bound on waiting rows a class may fill together with the classes above it: high, normal, low."""
+_SURE = 0.8
+"""Part of the time left that an estimated wait may fill: above it too many would be given up after all."""
+_BATCHES = 3.0
+"""Fixed costs of batches that a call meets: of the one that runs, of its own, and as much again for its rows."""
 _LATEST_RETURN_S = 30.0
 _OUTCOMES_PER_DECISION = 5.0
 """How many outcomes a client may send where it may ask for one decision: labels come late, many days' at once."""
@@ -64,26 +68,34 @@ class Backlog(Protocol):
         """Estimate the seconds until a call's answer."""
         ...
 
+    def batch_s(self) -> float:
+        """Estimate the seconds of a batch before its rows."""
+        ...
+
     def row_s(self) -> float:
         """Estimate the seconds of a row in a full batch."""
         ...
 
 
-class RateMeter:
-    """Rows per second over the last second: this second's count and the fading part of the one before."""
+class Ceiling:
+    """Whether more comes than a rate: a bucket that leaks at the rate, and what one client may send at once fits in."""
 
-    def __init__(self) -> None:
-        self._second = 0
-        self._count = self._before = 0
+    def __init__(self, rate: float, depth: float) -> None:
+        self._rate = rate
+        self._depth = depth
+        self._level = self._at = 0.0
 
-    def add(self, rows: int, now: float) -> float:
-        """Count rows and return the rate."""
-        second = int(now)
-        if second != self._second:
-            self._before = self._count if second == self._second + 1 else 0
-            self._second, self._count = second, 0
-        self._count += rows
-        return self._count + self._before * (1.0 - (now - second))
+    def above(self, rows: int, now: float, share: int = 1) -> bool:
+        """Count rows that come now, and say whether they are above a replica's share of the rate.
+
+        A second after a flood it is forgotten.
+        """
+        rate = self._rate / share
+        level = self._level - (now - self._at) * rate
+        self._at = now
+        level = (level if level > 0.0 else 0.0) + rows
+        self._level = min(level, self._depth + rate)
+        return level > self._depth
 
 
 class Admission:
@@ -94,7 +106,7 @@ class Admission:
         self.replicas = 1
         """Replicas that share the ceiling; told by `headway.serving.shared_limits`."""
         self._clock = clock
-        self._meter = RateMeter()
+        self._ceiling = Ceiling(limits.ceiling, max(limits.burst, limits.ceiling * limits.deadline_s))
         self.decisions = Gcra(rate=limits.rate, burst=limits.burst)
         # of their own: who decides at the contract's full rate must be able to say what became of it
         self.outcomes = Gcra(rate=limits.rate * _OUTCOMES_PER_DECISION, burst=limits.burst * _OUTCOMES_PER_DECISION)
@@ -118,9 +130,13 @@ class Admission:
                 hint="split the request",
             )
         now = self._clock.monotonic()
-        above = self._meter.add(rows, now) * self.replicas > limits.ceiling
+        above = self._ceiling.above(rows, now, self.replicas)
         wait_s = backlog.wait_s(rows, priority)
-        may_wait_s = min(left_s, limits.target_s) if above else left_s
+        may_wait_s = left_s * _SURE
+        if above and wait_s > limits.target_s:
+            # where batches alone take so long that p95 is out of reach, p99 decides: else hardly anybody got in
+            attainable_s = min(_BATCHES * backlog.batch_s(), limits.deadline_s * _SURE)
+            may_wait_s = min(may_wait_s, max(limits.target_s, attainable_s))
         waiting = backlog.class_rows
         beyond = waiting[priority] + rows - limits.max_queued_rows * _ROOM[priority]
         for other in range(priority):

@@ -52,6 +52,8 @@ class Demand:
     queued_rows: float
     busy: float
     """Sum of their shares, each in [0, 1]."""
+    rows_per_s: float
+    """Served together; an idle replica is never quite idle, so that only this says that nobody asks."""
     asking: bool = False
     """Requests wait where no replica is."""
 
@@ -71,9 +73,13 @@ class ScalingState:
 
 
 def needed(rules: ScalingRules, demand: Demand, share: float) -> int:
-    """Return how many replicas do the work at a share of their time, at most twice those that report."""
+    """Return how many replicas do the work at a share of their time, at most twice those that report.
+
+    None do only where nobody asks.
+    """
     waiting = min(2.0 * demand.replicas, demand.queued_rows / rules.queue_rows)
-    return math.ceil(max(demand.busy / share, waiting) - 1e-9)
+    number = math.ceil(max(demand.busy / share, waiting) - 1e-9)
+    return number if number > 1 else int(demand.rows_per_s > 0 or demand.queued_rows > 0)
 
 
 def decide(
@@ -149,5 +155,6 @@ def demand_of(context: AutoscalingContext) -> Demand:
         replicas=len(busy),
         queued_rows=sum(metrics.get("queued_rows", {}).values()),
         busy=sum(min(1.0, max(share, gpu.get(replica, 0.0))) for replica, share in busy.items()),
+        rows_per_s=sum(metrics.get("rows_per_s", {}).values()),
         asking=context.total_num_requests > 0,
     )

@@ -122,6 +122,10 @@ class Batcher(Generic[W, R]):
             )
         return self.cost.seconds(own + running, max(1, -(-own // self._max_rows)) + (running > 0))
 
+    def batch_s(self) -> float:
+        """Estimate what a batch takes before its rows."""
+        return self.cost.fixed
+
     def row_s(self) -> float:
         """Estimate what a row takes in a full batch."""
         return self.cost.seconds(self._max_rows, 1) / self._max_rows

@@ -7,7 +7,6 @@ keep the breaker half-open for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 
 from headway.core.clock import Clock
@@ -27,15 +26,7 @@ class State(IntEnum):
 class Breaker:
     """One dependency of one event loop; who gets True from `acquire` reports `succeeded` or `failed`."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        *,
-        name: str = "",
-        failures: int = 3,
-        pause_s: float = 1.0,
-        on_change: Callable[[str, State], None] | None = None,
-    ) -> None:
+    def __init__(self, clock: Clock, *, name: str, failures: int = 3, pause_s: float = 1.0) -> None:
         self.name = name
         """Label in metrics and readiness."""
         self.opened = 0
@@ -43,7 +34,6 @@ class Breaker:
         self._clock = clock
         self._limit = failures
         self._pause_s = pause_s
-        self._on_change = on_change
         self._failures = 0
         self._state = State.CLOSED
         self._until = 0.0
@@ -62,14 +52,13 @@ class Breaker:
         if now < self._until:
             return False
         self._until = now + self._pause_s
-        self._become(State.HALF_OPEN)
+        self._state = State.HALF_OPEN
         return True
 
     def succeeded(self) -> None:
         """Close."""
         self._failures = 0
-        if self._state is not State.CLOSED:
-            self._become(State.CLOSED)
+        self._state = State.CLOSED
 
     def failed(self) -> None:
         """Count a failure; open at the limit, and again after a failed trial."""
@@ -79,11 +68,4 @@ class Breaker:
         self._until = self._clock.monotonic() + self._pause_s
         if self._state is not State.OPEN:
             self.opened += 1
-            self._become(State.OPEN)
-
-    def _become(self, state: State) -> None:
-        if state is self._state:
-            return
-        self._state = state
-        if self._on_change is not None:
-            self._on_change(self.name, state)
+            self._state = State.OPEN

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from headway.core.clock import Clock
+from headway.serving.gpu import GpuMeter
 
 
 class Working(Protocol):
     """What works off a queue (`headway.serving.batching.Batcher`)."""
 
     queued_rows: int
+    rows: int
+    """Served so far."""
     busy_s: float
     """Seconds that its executor has worked so far."""
 
@@ -20,19 +23,34 @@ class Working(Protocol):
 class LoadMeter:
     """Shares since it was last read; one reader."""
 
-    def __init__(self, work: Working, clock: Clock, *, cpu_s: Callable[[], float] = time.process_time) -> None:
+    def __init__(
+        self,
+        work: Working,
+        clock: Clock,
+        *,
+        cpu_s: Callable[[], float] = time.process_time,
+        gpu: GpuMeter | None = None,
+    ) -> None:
+        self._gpu = gpu or GpuMeter()
         self._work = work
         self._clock = clock
         self._cpu_s = cpu_s
-        self._at, self._cpu, self._busy = clock.monotonic(), cpu_s(), work.busy_s
+        self._at, self._cpu, self._busy, self._rows = clock.monotonic(), cpu_s(), work.busy_s, work.rows
 
     def read(self) -> dict[str, float]:
-        """Return rows that wait, and the share of time that the process or its executor worked, in [0, 1].
+        """Return rows that wait and rows served, and the share of time that process or executor worked, in [0, 1].
 
-        One loop serves, so that one core is all a replica can use; an executor that waits for a device uses none.
+        With a GPU also `gpu`, its share. One loop serves, so that one core is all a replica can use; an executor that
+        waits for a device uses none.
         """
         now, cpu, busy = self._clock.monotonic(), self._cpu_s(), self._work.busy_s
         elapsed = now - self._at
-        share = max(cpu - self._cpu, busy - self._busy) / elapsed if elapsed > 0 else 0.0
-        self._at, self._cpu, self._busy = now, cpu, busy
-        return {"queued_rows": float(self._work.queued_rows), "busy": min(1.0, max(0.0, share))}
+        per_s = 1.0 / elapsed if elapsed > 0 else 0.0
+        read = {
+            "queued_rows": float(self._work.queued_rows),
+            "rows_per_s": (self._work.rows - self._rows) * per_s,
+            "busy": min(1.0, max(0.0, cpu - self._cpu, busy - self._busy) * per_s),
+        }
+        self._at, self._cpu, self._busy, self._rows = now, cpu, busy, self._work.rows
+        gpu = self._gpu.share()
+        return read if gpu is None else {**read, "gpu": gpu}

@@ -1,7 +1,8 @@
 """Idempotency across the replicas of a use case: who claims a key first decides, the others get that answer.
 
-Only requests with a key pay: one round trip before the decision and one after it. A claim whose replica dies runs out
-after the longest time that a decision may take, and a retry then decides. While the store is away the keys are each
+Only requests with a key pay: one round trip before the decision and one after it. A claim lasts half a second and is
+renewed while its decision takes longer; so one whose replica died is free soon enough for the retry of the proxy that
+lost the connection, which then decides. While the store is away the keys are each
 replica's own (`headway.serving.idempotency`): an answer is worth more than the promise.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +21,7 @@ import msgspec
 from headway.core.clock import Clock
 from headway.core.errors import Conflict, Unavailable
 from headway.features.link import RedisLink, request
-from headway.serving.breaker import Breaker
+from headway.serving.breaker import Breaker, State
 from headway.serving.http import Response
 from headway.serving.limiter import Gcra
 
@@ -27,14 +29,16 @@ _LOG = logging.getLogger(__name__)
 _KEEP_S = 600.0
 _KEPT_BYTES = 32 << 20
 """Of answers that a replica may add in ten minutes, and as much again at once: the store has features to hold."""
-_MARGIN_S = 1.0
-"""How much longer than a decision a claim lasts."""
+_CLAIM_S = 0.5
+_RENEW_S = 0.15
+"""How long a claim lasts, and how often those of longer decisions are renewed."""
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.005, 0.05
 _CLAIM, _ANSWER = b"c", b"a"
 _DIGEST = 16
 _SETTLE = b"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end " + (
     b"redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"
 )
+_RENEW = b"if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 _RELEASE = b"if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('DEL', KEYS[1])"
 
 
@@ -47,6 +51,10 @@ class AnswerStore(Protocol):
 
     async def settle(self, key: bytes, claim: bytes, value: bytes, life_s: float) -> None:
         """Replace the claim by the value, if it still stands."""
+        ...
+
+    async def renew(self, key: bytes, claim: bytes, life_s: float) -> None:
+        """Let the claim last from now on, if it still stands."""
         ...
 
     async def release(self, key: bytes, claim: bytes) -> None:
@@ -68,6 +76,10 @@ class RedisAnswerStore:
     async def settle(self, key: bytes, claim: bytes, value: bytes, life_s: float) -> None:
         """Replace the claim by the value."""
         await self._send(b"EVAL", _SETTLE, b"1", key, claim, value, _ms(life_s))
+
+    async def renew(self, key: bytes, claim: bytes, life_s: float) -> None:
+        """Let the claim last."""
+        await self._send(b"EVAL", _RENEW, b"1", key, claim, _ms(life_s))
 
     async def release(self, key: bytes, claim: bytes) -> None:
         """Remove the claim."""
@@ -99,6 +111,10 @@ class MemoryAnswerStore:
         found = self._values.get(key)
         if found is not None and found[0] == claim and found[1] > now:
             self._values[key] = (value, now + life_s)
+
+    async def renew(self, key: bytes, claim: bytes, life_s: float) -> None:
+        """Let the claim last."""
+        await self.settle(key, claim, claim, life_s)
 
     async def release(self, key: bytes, claim: bytes) -> None:
         """Remove the claim."""
@@ -137,6 +153,9 @@ class SharedAnswers:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Response)
         self._releasing: set[asyncio.Task[None]] = set()
+        self._held: dict[bytes, bytes] = {}
+        """Claims of decisions under way."""
+        self._renewing: asyncio.Task[None] | None = None
 
     async def claim(self, sub: str, key: str, body: bytes) -> Claim | Response | None:
         """Return the right to decide, or the first answer; None while the store is away.
@@ -146,15 +165,16 @@ class SharedAnswers:
         name = self._prefix + hashlib.blake2b(f"{sub}\0{key}".encode(), digest_size=16).hexdigest().encode()
         digest = hashlib.blake2b(body, digest_size=_DIGEST).digest()
         value = _CLAIM + digest + os.urandom(16)
-        end, look_s = self._clock.monotonic() + self._patience_s, _FIRST_LOOK_S
+        end, look_s = self._clock.monotonic() + max(self._patience_s, _CLAIM_S + 2 * _LAST_LOOK_S), _FIRST_LOOK_S
         while self.breaker.acquire():
             try:
-                found = await self._store.claim(name, value, self._patience_s + _MARGIN_S)
+                found = await self._store.claim(name, value, _CLAIM_S)
             except Unavailable as error:
                 self._failed(error)
                 return None
             self.breaker.succeeded()
             if found is None:
+                self._hold(name, value)
                 return Claim(self, name, value)
             if found[1 : 1 + _DIGEST] != digest:
                 raise Conflict(
@@ -165,13 +185,14 @@ class SharedAnswers:
             if found[:1] == _ANSWER:
                 return self._decoder.decode(found[1 + _DIGEST :])
             if self._clock.monotonic() >= end:
-                raise Unavailable("the first request with this key is still being decided", retry_after_s=_MARGIN_S)
+                raise Unavailable("the first request with this key is still being decided", retry_after_s=_CLAIM_S)
             await asyncio.sleep(look_s)
             look_s = min(2 * look_s, _LAST_LOOK_S)
         return None
 
     async def keep(self, key: bytes, claim: bytes, response: Response) -> None:
         """Store the answer in place of the claim; where there is no room for it, this replica alone remembers it."""
+        self._held.pop(key, None)
         value = _ANSWER + claim[1 : 1 + _DIGEST] + self._encoder.encode(response)
         if self._room.take("", len(value), self._clock.monotonic()):
             self.release(key, claim)
@@ -183,9 +204,29 @@ class SharedAnswers:
 
     def release(self, key: bytes, claim: bytes) -> None:
         """Remove the claim, in the background."""
+        self._held.pop(key, None)
         task = asyncio.get_running_loop().create_task(self._release(key, claim))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
+
+    def _hold(self, key: bytes, claim: bytes) -> None:
+        self._held[key] = claim
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Renew the claims that are as old as a round, for as long as there are claims."""
+        try:
+            before: dict[bytes, bytes] = {}
+            while self._held:
+                old = [(key, claim) for key, claim in self._held.items() if before.get(key) == claim]
+                before = dict(self._held)
+                if old and self.breaker.state is State.CLOSED:
+                    with suppress(Unavailable):  # whoever claims next finds out
+                        await asyncio.gather(*(self._store.renew(key, claim, _CLAIM_S) for key, claim in old))
+                await asyncio.sleep(_RENEW_S)
+        finally:
+            self._renewing = None
 
     async def _release(self, key: bytes, claim: bytes) -> None:
         try:
