@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.faults.scorecard import PAGE, ROOT, Row, record, render, stored
+from tests.faults.scorecard import PAGE, ROOT, Row, Served, record, record_served, render, stored
 
 
 def test_the_page_shows_the_stored_rows() -> None:
@@ -24,6 +24,11 @@ def test_every_fault_test_has_its_rows() -> None:
     assert shown == there
 
 
+def test_recovery_took_no_longer_than_it_may() -> None:
+    late = [row for row in stored() if isinstance(row, Served) and row.within_s and row.seconds > row.within_s]
+    assert late == []
+
+
 def test_a_loss_fails_the_test() -> None:
     kept: dict[str, object] = {}
     for lost, twice in ((1, 0), (0, 1)):
@@ -31,6 +36,26 @@ def test_a_loss_fails_the_test() -> None:
             record(
                 kept.__setitem__, area="a", fault="f", done="d", sent=9, unit="u", lost=lost, twice=twice, seconds=1.0
             )
+
+
+def test_more_failures_than_allowed_fail_the_test() -> None:
+    kept: dict[str, object] = {}
+    record_served(kept.__setitem__, fault="f", done="d", sent=9, failed=1, allowed=1)
+    with pytest.raises(AssertionError):
+        record_served(kept.__setitem__, fault="f", done="d", sent=9, failed=1)
+
+
+def test_requests_have_columns_of_their_own() -> None:
+    rows = [
+        Served(fault=f, done="d", sent=1_000, failed=n, allowed=n, degraded=2, seconds=1.25, within_s=w)
+        for f, n, w in (("b", 0, None), ("a", 3, 10.0))
+    ]
+    lines = [line for line in render(rows).splitlines() if line.startswith(("##", "| a", "| b"))]
+    assert lines == [
+        "## serving",
+        "| a | d | 1,000 | 3 (≤ 3) | 2 | 1.2 s (≤ 10 s) |",
+        "| b | d | 1,000 | 0 | 2 |  |",
+    ]
 
 
 def test_rows_are_shown_by_area() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headway.core.errors import Unavailable
-from headway.serving import gateway
+from headway.serving import gateway, service
 from tests.serving.helpers import NOW, Toy, listening
 
 BODY = json.dumps({"rows": [{"customer_id": 5, "shop": "a", "amount": 20.0}]}).encode()
@@ -300,3 +300,25 @@ def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others
             writer.close()
 
     Toy(tmp_path).call(work)
+
+
+def test_outcomes_that_are_not_kept_in_time_are_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that only wait for a thread behind such."""
+    monkeypatch.setattr(service, "_OUTCOMES_S", 0.1)
+    toy, go = Toy(tmp_path), threading.Event()
+    take = toy.outcomes.take
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        assert go.wait(10)
+        return take(*arguments, **named)
+
+    toy.outcomes.take = slow  # type: ignore[method-assign]  # the control store stands still
+
+    async def work(t: Toy) -> list[Any]:
+        answers = await asyncio.gather(*(t.http("POST", "/v1/outcomes", outcomes(1)) for _ in range(20)))
+        go.set()
+        return [*answers, await t.http("POST", "/v1/outcomes", outcomes(1))]
+
+    *refused, after = toy.call(work)
+    assert {(status, headers["retry-after"]) for status, headers, _ in refused} == {(503, "1")}
+    assert after[0] == 200

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
+import pytest
+
+from headway.core import ray_session
 from headway.serving import hook
 from tests.serving.helpers import run
 
@@ -58,12 +64,13 @@ def test_another_loop_is_not_ours() -> None:
     assert seen == [("serve", "")]
 
 
-def test_serve_accepts_what_the_import_path_names() -> None:
-    from starlette.middleware import Middleware
-
-    module, _, name = hook.IMPORT_PATH.partition(":")
-    assert module == hook.__name__
-    assert all(isinstance(item, Middleware) for item in getattr(hook, name)())
+_INSTALL = """
+from ray.serve._private.http_util import _apply_middlewares, configure_http_middlewares
+from ray.serve.config import HTTPOptions
+from headway.serving.hook import HotPath
+app = _apply_middlewares(None, configure_http_middlewares(HTTPOptions()).middlewares)
+print("hooked" if isinstance(app, HotPath) else "not hooked")
+"""
 
 
 def test_the_ingress_hears_of_a_replica_that_is_not_ready() -> None:
@@ -93,3 +100,17 @@ def test_the_ingress_hears_of_a_replica_that_is_not_ready() -> None:
     run(work())
     assert seen == [("serve", ""), ("ours", "/other"), ("serve", "")]
     assert [message.get("status") for message in answers] == [503, None]
+
+
+@pytest.mark.parametrize(("path", "said"), [(hook.IMPORT_PATH, "hooked"), ("", "not hooked")])
+def test_serve_installs_what_the_switch_names(path: str, said: str) -> None:
+    """A Ray that no longer does is noticed before a platform is started; an empty name is the switch's off."""
+    environment = {**os.environ, hook.SWITCH: path, "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", _INSTALL], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip().splitlines()[-1] == said
+
+
+def test_the_session_and_the_hook_speak_of_the_same() -> None:
+    assert (ray_session.HOOK, hook.SWITCH) == (hook.IMPORT_PATH, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")

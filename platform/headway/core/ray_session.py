@@ -26,6 +26,10 @@ OBJECT_STORE_BYTES = 1 << 30
 """Bound of shared memory; more spills to the session folder."""
 LOGICAL_CPUS = 4
 """At least this many, whatever the machine has: replicas and coordinators ask for fractions."""
+HAPROXY_SCRIPT = "haproxy"
+"""In the session folder: what Serve starts as HAProxy (`headway.core.haproxy`)."""
+PROXY_CHECK_S = "2"
+"""A HAProxy that died is started again after three checks in a row; Serve's own period is ten seconds."""
 TOKEN_FILE = "ray.token"  # noqa: S105 - the name of a file
 
 
@@ -52,6 +56,8 @@ def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy / HAPROXY_SCRIPT),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": PROXY_CHECK_S,
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_STATS_PORT": str(state.ports["haproxy-stats"]),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(state.ports["haproxy-metrics"]),

@@ -17,6 +17,7 @@ from headway.serving.observer import NO_HEADERS
 
 OPTIONS: dict[str, Any] = {
     "num_replicas": 1,
+    "max_surge_percent": 100,
     "max_ongoing_requests": 2_000,
     "graceful_shutdown_timeout_s": 30.0,
     "graceful_shutdown_wait_loop_s": 0.2,
@@ -25,7 +26,8 @@ OPTIONS: dict[str, Any] = {
     "ray_actor_options": {"num_cpus": 0.2},
     "logging_config": {"enable_access_log": False},
 }
-"""Deployment options; the Serve configuration may override them. Admission bounds the work, not Serve's queue."""
+"""Deployment options; the Serve configuration may override them. Admission bounds the work, not Serve's queue. Without
+surge a rolling update of one replica would stop the old one before the new one serves."""
 
 
 class Parts(Protocol):

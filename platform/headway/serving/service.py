@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from headway.core.clock import Clock
-from headway.core.errors import Forbidden, HeadwayError, InvalidValue, NotFound, Unauthenticated
+from headway.core.errors import Forbidden, HeadwayError, InvalidValue, NotFound, Unauthenticated, Unavailable
 from headway.core.ids import uuid7
 from headway.core.types import Principal
 from headway.serving.admission import Admission
@@ -33,6 +33,8 @@ from headway.serving.tracing import RequestTrace, Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
+_OUTCOMES_S = 5.0
+"""Longest wait for outcomes to be kept; one store that stands still would let every post wait for those before it."""
 
 
 class Verifier(Protocol):
@@ -197,9 +199,12 @@ class DecisionService:
         count = max(1, len(rows))
         self._waiting_outcomes += count
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(
-                self._executor, lambda: self._outcomes.take(rows, principal.sub, may_replay=may_replay)
-            )
+            async with asyncio.timeout(_OUTCOMES_S):
+                answer = await asyncio.get_running_loop().run_in_executor(
+                    self._executor, lambda: self._outcomes.take(rows, principal.sub, may_replay=may_replay)
+                )
+        except TimeoutError:
+            raise Unavailable("the outcomes could not be kept in time", retry_after_s=1.0, hint="repeat them") from None
         finally:
             self._waiting_outcomes -= count
         return Response(200, self._encoder.encode(answer))

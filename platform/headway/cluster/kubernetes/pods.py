@@ -6,12 +6,15 @@ from typing import Any
 
 from headway.cluster.kubernetes.names import Names, labels
 from headway.cluster.kubernetes.node_groups import Cluster, NodeGroup
+from headway.core.ray_session import HOOK, PROXY_CHECK_S
 
 Manifest = dict[str, Any]
 USER = 1000
 """The image's user."""
 HOME = "/var/lib/headway"
 PROJECT = "/opt/headway"
+HAPROXY = "/opt/venv/bin/headway-haproxy"
+"""What Serve starts as HAProxy; the image's build writes it (`headway.core.haproxy.write_script`)."""
 _TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # a folder's name, not a secret
 
 _NAMESPACE_FILE = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
@@ -34,6 +37,9 @@ def ray_environment() -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_LOG_TARGET": "/dev/null",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": HAPROXY,
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": PROXY_CHECK_S,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": HOOK,
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

@@ -14,8 +14,9 @@ from pathlib import Path
 from headway.cluster.local.ports import ray_temp, runtime_folder
 from headway.cluster.local.process import python_command
 from headway.cluster.local.service import LOOPBACK, Context, accepts, answers_http, private_secret
+from headway.core.haproxy import write_script
 from headway.core.platform_state import BLOCK_WORKERS
-from headway.core.ray_session import OBJECT_STORE_BYTES, logical_cpus, session_env, token_path
+from headway.core.ray_session import HAPROXY_SCRIPT, OBJECT_STORE_BYTES, logical_cpus, session_env, token_path
 
 _HEAD_PORTS = (
     "ray-gcs",
@@ -44,9 +45,11 @@ class RayService:
         return _HEAD_PORTS
 
     def prepare(self, context: Context) -> None:
-        """Make the session folder and the cluster's token."""
+        """Make the session folder, in it what Serve starts as HAProxy, and the cluster's token."""
         runtime_folder()
-        ray_temp(context.home).mkdir(mode=0o700, exist_ok=True)
+        folder = ray_temp(context.home)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_script(folder / HAPROXY_SCRIPT)
         private_secret(token_path(context.home))
 
     def command(self, context: Context) -> Sequence[str]:
