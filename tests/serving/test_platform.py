@@ -6,6 +6,8 @@ Every test runs with the hook on and off. The move from one to the other is a ro
 from __future__ import annotations
 
 import json
+import re
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from headway.core.errors import NotSigned, Tampered
 from headway.serving.drain import drain
 from headway.serving.recorder import decisions_folder
 from tests.serving.callers import Got
-from tests.serving.staging import Staged, staged
+from tests.serving.staging import Staged, staged, until
 from tests.serving.test_spool import Lake
 
 pytestmark = [pytest.mark.platform, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -97,6 +99,36 @@ def test_decisions_reach_the_log(served: Served) -> None:
         assert clock.monotonic() < end, "the decisions did not reach the spool"
         drain(folder, f"decisions.{USE_CASE}", lake)
         found = {i for table in lake.batches.values() for i in table["decision_id"].to_pylist()}
+
+
+def test_prometheus_sees_every_request_hook_on_and_off(served: Served) -> None:
+    """Of a way in that no other test uses: what they sent may be shown late."""
+    platform, token = served.platform, served.platform.token()
+    before = _requests(platform)
+    rows = platform.stage.rows
+    for row in rows[:30]:
+        body = json.dumps({"dataframe_records": [row]}).encode()
+        assert platform.ask("/invocations", body, token)[0] == 200
+    assert platform.ask("/invocations", b"{", token)[0] == 400
+
+    def grown() -> dict[str, float]:
+        return {status: count - before.get(status, 0) for status, count in _requests(platform).items()}
+
+    wanted = {"2xx": 30.0, "4xx": 1.0}
+    until(lambda: all(grown().get(status, 0) >= count for status, count in wanted.items()), within_s=60)
+    assert grown() == wanted
+
+
+def _requests(platform: Staged) -> dict[str, float]:
+    """Return how many requests of the route `invocations` Prometheus sees, by class of status, over all replicas."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{platform.state.ports['ray-metrics']}/metrics", timeout=10) as got:
+        lines = re.findall(r"^ray_headway_requests_total\{(.*)\} (\S+)$", got.read().decode(), re.MULTILINE)
+    found: dict[str, float] = {}
+    for text, value in lines:
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', text))
+        if (labels["use_case"], labels["route"]) == (USE_CASE, "invocations"):
+            found[labels["status"]] = found.get(labels["status"], 0.0) + float(value)
+    return found
 
 
 def test_what_is_not_as_signed_is_never_assembled(platform: Staged) -> None:
