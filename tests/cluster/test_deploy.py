@@ -40,7 +40,7 @@ class World:
             ),
         )
         monkeypatch.setattr(module, "_verified", self.verified)
-        monkeypatch.setattr(module, "deployment_options", lambda contract: {"num_replicas": 2})
+        monkeypatch.setattr(module, "deployment_options", lambda contract, **_: {"num_replicas": 2})
         monkeypatch.setattr(module, "base_url", lambda at: "http://here")
         monkeypatch.setattr(module, "follow", lambda at: self.steps.append("follow"))
         monkeypatch.setattr(ray_session, "start_serve", lambda settings: self.steps.append("serve"))

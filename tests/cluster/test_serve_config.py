@@ -7,12 +7,25 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headway.cluster.serve_config import DEPLOYMENT, events_config, min_replicas, serve_config
+from headway.cluster.serve_config import (
+    DEPLOYMENT,
+    events_config,
+    max_replicas,
+    min_replicas,
+    replicas_at_first,
+    serve_config,
+)
 from headway.core.errors import InvalidValue, NotFound
 from headway.core.project import Project
-from headway.governance.contract import load_contract
+from headway.governance.contract import Contract, load_contract, overlay
 
 ROOT = Path(__file__).parents[2]
+
+
+def raised(ceiling_rps: float, *, target: float = 0.9999) -> Contract:
+    contract = load_contract(ROOT / "serve_apps" / "fraud" / "contract.yaml").contract
+    availability = msgspec.structs.replace(contract.availability, target=target)
+    return msgspec.structs.replace(overlay(contract, ceiling_rps=ceiling_rps), availability=availability)
 
 
 @pytest.mark.parametrize("use_case", ["fraud", "churn"])
@@ -53,13 +66,28 @@ def test_ray_builds_the_application_of_events_by_its_import_path() -> None:
         events_config(replicas=0)
 
 
-@pytest.mark.parametrize(("target", "replicas"), [(0.99, 1), (0.999, 2), (0.9999, 2)])
-def test_availability_decides_the_replicas(target: float, replicas: int) -> None:
-    contract = load_contract(ROOT / "serve_apps" / "fraud" / "contract.yaml").contract
-    availability = msgspec.structs.replace(contract.availability, target=target)
-    changed = msgspec.structs.replace(contract, availability=availability)
-    assert min_replicas(changed) == replicas
-    assert serve_config("fraud", contract=changed)["applications"][0]["deployments"][0]["num_replicas"] == replicas
+@pytest.mark.parametrize(("target", "least"), [(0.9, 0), (0.99, 1), (0.999, 2), (0.9999, 2)])
+@pytest.mark.parametrize(("ceiling", "most"), [(100, 1), (2_000, 4), (60_000, 100)])
+def test_availability_and_ceiling_bound_the_replicas(target: float, least: int, ceiling: float, most: int) -> None:
+    changed = raised(ceiling, target=target)
+    (deployment,) = serve_config("fraud", contract=changed)["applications"][0]["deployments"]
+    most = max(least, most)
+    assert (min_replicas(changed), max_replicas(changed)) == (least, most)
+    assert replicas_at_first(deployment) == max(1, least)
+    if least == most:
+        assert deployment["num_replicas"] == least
+    else:
+        scaling = deployment["autoscaling_config"]
+        assert (scaling["min_replicas"], scaling["max_replicas"]) == (least, most)
+        assert "num_replicas" not in deployment
+
+
+def test_a_small_machine_holds_no_more_than_its_cores_but_what_availability_asks_for() -> None:
+    assert max_replicas(raised(60_000), at_most=8) == 8
+    assert max_replicas(raised(60_000), at_most=1) == 2
+    (deployment,) = serve_config("fraud", contract=raised(60_000), at_most=2)["applications"][0]["deployments"]
+    assert deployment["num_replicas"] == 2
+    assert max_replicas(raised(60_000), rows_per_s=10_000) == 10
 
 
 def test_overrides_win_and_nonsense_is_refused() -> None:

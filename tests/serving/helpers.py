@@ -31,6 +31,7 @@ from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Scorer
 from headway.serving.service import DecisionService
+from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Freshness, Terms
 from headway.serving.tracing import Tracer
 from headway.serving.work import Answer, Call, Recorded
@@ -139,7 +140,8 @@ def principal(sub: str, *scopes: str, purpose: str = "testing") -> Principal:
 
 def terms(**changes: Any) -> Terms:
     limits: dict[str, Any] = {
-        "rate": 1e6, "burst": 1_000, "ceiling": 1e6, "deadline_s": 0.05, "max_queued_rows": 5_000, "shed": True,
+        "rate": 1e6, "burst": 1_000, "ceiling": 1e6, "deadline_s": 0.05, "target_s": 0.02,
+        "max_queued_rows": 5_000, "shed": True,
     }  # fmt: skip
     limits.update({name: changes.pop(name) for name in list(changes) if name in limits})
     values: dict[str, Any] = {
@@ -168,6 +170,7 @@ class Toy:
         lake: Lake | None = None,
         store: OnlineReader | None = None,
         tracer: Tracer | None = None,
+        answers: SharedAnswers | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -213,6 +216,8 @@ class Toy:
             clock=self.clock,
             meter=self.meter,
             tracer=tracer,
+            answers=answers,
+            breakers=self.scorer.breakers,
         )
         self.gateway = Gateway(self.service)
 

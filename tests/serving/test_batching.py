@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from headway.core.clock import ManualClock
 from headway.core.errors import Unavailable
-from headway.serving.batching import BatchCost, Batcher
+from headway.serving.batch_cost import BatchCost
+from headway.serving.batching import Batcher
 from tests.serving.helpers import run
 
 
@@ -115,6 +116,19 @@ def test_cost_is_a_line_in_the_rows() -> None:
             cost.observe(rows, 0.001 + 0.0001 * rows)
     assert cost.seconds(10, 1) == pytest.approx(0.002, rel=0.05)
     assert cost.seconds(64, 2) == pytest.approx(0.0084, rel=0.05)
+
+
+def test_the_slope_is_remembered_through_quiet_times_and_guessed_before_the_first_batch_of_another_size() -> None:
+    cost = BatchCost()
+    for _ in range(100):
+        cost.observe(1, 0.005)
+    assert cost.seconds(1, 1) == pytest.approx(0.005)
+    assert cost.seconds(101, 1) == pytest.approx(0.055)
+    for rows in (1, 8, 32) * 20:
+        cost.observe(rows, 0.004 + 0.001 * rows)
+    for _ in range(1_000):
+        cost.observe(1, 0.005)
+    assert cost.seconds(101, 1) == pytest.approx(0.105, rel=0.01)
 
 
 def test_an_empty_queue_never_waits() -> None:

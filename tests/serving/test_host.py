@@ -13,6 +13,7 @@ from headway.core.counts import CountsDelta, MemoryCountsChannel
 from headway.core.errors import Tampered, Unavailable
 from headway.core.routing import VersionRef, promote
 from headway.features.profile import build_profile
+from headway.models.input_schema import describe_input
 from headway.serving.host import ModelHost
 from tests.serving.helpers import run
 
@@ -30,7 +31,10 @@ def load(wanted: VersionRef) -> Any:
         raise Tampered("bytes differ")
     backend = SimpleNamespace(name="fake", predict=lambda matrix: np.full(len(matrix), int(wanted.version), np.float32))
     return SimpleNamespace(
-        backend=backend, profile=PROFILE, statement=SimpleNamespace(reference_profile_sha256=PROFILE.sha256())
+        backend=backend,
+        profile=PROFILE,
+        input_schema=describe_input(("a", "b"), MATRIX),
+        statement=SimpleNamespace(reference_profile_sha256=PROFILE.sha256()),
     )
 
 

@@ -178,7 +178,7 @@ def test_what_the_parts_count_is_shown(tmp_path: Path) -> None:
     }
     assert shown == {
         "written": 1, "dropped": 0, "waiting": 0, "replays": 1, "ready": 1, "serving": 1,
-        "breakers": {("toy", "features"): 0},
+        "breakers": {("toy", "features"): 0, ("toy", "model:champion"): 0},
     }  # fmt: skip
     assert table.value(m.GENERATION, "toy") >= 0
 

@@ -32,7 +32,7 @@ class Measured(Toy):
             meter=self.meter,
             objectives=OBJECTIVES,
             version=lambda: "7",
-            shed=lambda: self.service.admission.shed,
+            shed=lambda: self.service.admission.shed_above,
             look=self.look,
             outside=self.outside,
             clock=self.clock,
@@ -119,7 +119,7 @@ def test_clauses_are_held_against_latency_failures_and_staleness_but_not_against
     answered(50, 429, 0.001)
     answered(5, 503, 0.001)
     answered(1, 500, 0.001)
-    toy.service.admission.shed = 4
+    toy.service.admission.shed_above = 4
     table = toy.collected()
     held = {
         clause: (table.value(m.EVENTS, "toy", clause, "bad"), table.value(m.EVENTS, "toy", clause, "good"))

@@ -7,6 +7,7 @@ healthy. Which version they load is in the routing record, not in the configurat
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
 from headway.cluster.history import fill_new
 from headway.cluster.outcomes import sources_fed
-from headway.cluster.serve_config import serve_config
+from headway.cluster.serve_config import replicas_at_first, serve_config
 from headway.cluster.streams import follow
 from headway.core import ray_session
 from headway.core.errors import EvidenceError, HeadwayError, NotFound
@@ -58,7 +59,8 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     except EvidenceError:
         _record(at, use_case, principal, "denied")
         raise
-    options = deployment_options(contract)
+    options = deployment_options(contract, at_most=os.cpu_count())
+    replicas = replicas_at_first(options)
     refs = (contract.sha256, champion.statement_sha256)
     _record(at, use_case, principal, "intended", *refs)
     try:
@@ -68,7 +70,7 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
             ray_session.start_serve(at.settings)
             _run(use_case, options)
             start_drainer(at, use_case)
-            stage.note(f"{options['num_replicas']} replicas")
+            stage.note(f"{replicas} replicas")
     except BaseException:
         with suppress(HeadwayError):  # what went wrong with the rollout says more
             _record(at, use_case, principal, "failed", *refs)
@@ -80,7 +82,7 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
         url=f"{base_url(at)}/{use_case}",
         version=champion.version,
         contract_sha256=contract.sha256,
-        replicas=int(options["num_replicas"]),
+        replicas=replicas,
     )
 
 
@@ -127,9 +129,13 @@ def _record(at: Installation, use_case: str, principal: Principal, outcome: str,
     )
 
 
-def deployment_options(contract: LoadedContract) -> dict[str, Any]:
-    """Return the options of the one deployment, as the Serve configuration states them."""
-    (application,) = serve_config(contract.contract.name, contract=contract.contract)["applications"]
+def deployment_options(contract: LoadedContract, *, at_most: int | None = None) -> dict[str, Any]:
+    """Return the options of the one deployment, as the Serve configuration states them.
+
+    `at_most`: replicas that this machine can hold; one loop works one core.
+    """
+    config = serve_config(contract.contract.name, contract=contract.contract, at_most=at_most)
+    (application,) = config["applications"]
     (deployment,) = application["deployments"]
     return {name: value for name, value in deployment.items() if name != "name"}
 

@@ -1,16 +1,27 @@
-"""Who gets in: a rate limit per client (429) and a bound on waiting (503), both decided before any work is queued."""
+"""Who gets in: a rate limit per client (429) and a bound on waiting (503), both decided before any work is queued.
+
+A call that cannot be answered before its deadline is refused at once, whatever the load: the work would be wasted.
+Above the contract's ceiling so is one whose estimated wait is beyond p95: planning for p95 leaves p99 room for what an
+estimate cannot know. Where the contract says fallback, the rules answer such calls instead.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from headway.core.clock import Clock
 from headway.core.errors import QuotaExceeded, TooLarge, Unavailable
+from headway.serving.limiter import Gcra
+from headway.serving.priority import Priority
 
-_CLIENTS = 10_000
-_PRIORITY_SHARE = 1.5
+_ROOM = (1.0, 1.0, 0.5)
+"""How much of the bound on waiting rows a class may fill together with the classes above it: high, normal, low."""
+_SURE = 0.8
+"""Part of the time left that an estimated wait may fill: above it too many would be given up after all."""
+_LATEST_RETURN_S = 30.0
 _OUTCOMES_PER_DECISION = 5.0
 """How many outcomes a client may send where it may ask for one decision: labels come late, many days' at once."""
 
@@ -20,7 +31,7 @@ class Verdict(Enum):
 
     SCORE = "score"
     FALLBACK = "fallback"
-    """Answer by the rules: the contract prefers them to a refusal above the ceiling."""
+    """Answer by the rules, at once: the contract prefers them to a refusal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,103 +43,136 @@ class AdmissionLimits:
     burst: float
     """Rows a client may send at once (`limits.burst`)."""
     ceiling: float
-    """Rows per second that must be sustained (`throughput.ceiling_rps`); below it nothing is shed for lateness."""
+    """Rows per second of all replicas that must be sustained (`throughput.ceiling_rps`)."""
     deadline_s: float
     """Longest time in the service (`latency.p99_ms`)."""
+    target_s: float
+    """Longest estimated wait above the ceiling (`latency.p95_ms`)."""
     max_queued_rows: int
     """Rows that may wait in one replica."""
     shed: bool
     """`throughput.beyond`: shed, else fallback."""
 
 
-class Gcra:
-    """Generic cell rate algorithm (ITU-T I.371): one number per client, exact, without timers; cost = rows."""
+class Backlog(Protocol):
+    """What waits in this replica (`headway.serving.batching.Batcher`)."""
 
-    def __init__(self, *, rate: float, burst: float, clients: int = _CLIENTS) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._interval = 1.0 / rate
-        self._tolerance = burst / rate
-        self._clients = clients
-        self._arrival: OrderedDict[str, float] = OrderedDict()
+    @property
+    def class_rows(self) -> Sequence[int]:
+        """Rows that wait, by class."""
+        ...
 
-    def take(self, client: str, cost: int, now: float) -> float:
-        """Return 0 and count the rows, or the seconds until they would fit; a refusal costs nothing."""
-        arrival = max(self._arrival.get(client, now), now)
-        moved = arrival + cost * self._interval
-        excess = moved - now - self._tolerance
-        if excess > 1e-9:
-            return excess
-        self._arrival[client] = moved
-        self._arrival.move_to_end(client)
-        if len(self._arrival) > self._clients:
-            self._arrival.popitem(last=False)
-        return 0.0
+    def wait_s(self, rows: int = 0, priority: int = Priority.NORMAL) -> float:
+        """Estimate the seconds until a call's answer."""
+        ...
+
+    def row_s(self) -> float:
+        """Estimate the seconds of a row in a full batch."""
+        ...
 
 
-class RateMeter:
-    """Rows per second over the last second: this second's count and the fading part of the one before."""
+class Ceiling:
+    """Whether more comes than a rate: a bucket that leaks at the rate, and what one client may send at once fits in."""
 
-    def __init__(self) -> None:
-        self._second = 0
-        self._count = self._before = 0
+    def __init__(self, rate: float, depth: float) -> None:
+        self._rate = rate
+        self._depth = depth
+        self._level = self._at = 0.0
 
-    def add(self, rows: int, now: float) -> float:
-        """Count rows and return the rate."""
-        second = int(now)
-        if second != self._second:
-            self._before = self._count if second == self._second + 1 else 0
-            self._second, self._count = second, 0
-        self._count += rows
-        return self._count + self._before * (1.0 - (now - second))
+    def above(self, rows: int, now: float, share: int = 1) -> bool:
+        """Count rows that come now, and say whether they are above a replica's share of the rate.
+
+        A second after a flood it is forgotten.
+        """
+        rate = self._rate / share
+        level = self._level - (now - self._at) * rate
+        self._at = now
+        level = (level if level > 0.0 else 0.0) + rows
+        self._level = min(level, self._depth + rate)
+        return level > self._depth
 
 
 class Admission:
-    """One object for every way in: HTTP and handle calls."""
+    """One object for every way in: HTTP, gRPC and handle calls."""
 
     def __init__(self, limits: AdmissionLimits, clock: Clock) -> None:
         self.limits = limits
+        self.replicas = 1
+        """Replicas that share the ceiling; told by `headway.serving.shared_limits`."""
         self._clock = clock
-        self._meter = RateMeter()
-        self._gcra = Gcra(rate=limits.rate, burst=limits.burst)
+        self._ceiling = Ceiling(limits.ceiling, max(limits.burst, limits.ceiling * limits.deadline_s))
+        self.decisions = Gcra(rate=limits.rate, burst=limits.burst)
         # of their own: who decides at the contract's full rate must be able to say what became of it
-        self._outcomes = Gcra(rate=limits.rate * _OUTCOMES_PER_DECISION, burst=limits.burst * _OUTCOMES_PER_DECISION)
+        self.outcomes = Gcra(rate=limits.rate * _OUTCOMES_PER_DECISION, burst=limits.burst * _OUTCOMES_PER_DECISION)
         self.shed = 0
+        self.shed_above = 0
+        """Decisions shed above the ceiling, which are not held against availability."""
         self.refused = 0
+        self._return_at = 0.0
+        """Monotonic seconds: when the next refused caller is asked to come back."""
 
-    def admit(self, client: str, rows: int, *, queued_rows: int, wait_s: float, priority: bool = False) -> Verdict:
-        """Return the verdict; raise QuotaExceeded, TooLarge or Unavailable."""
-        if rows > self.limits.burst:
+    def admit(
+        self, client: str, rows: int, backlog: Backlog, *, left_s: float, priority: int = Priority.NORMAL
+    ) -> Verdict:
+        """Return the verdict on a call with `left_s` seconds to its deadline.
+
+        Raises QuotaExceeded, TooLarge or Unavailable; the latter says when the work before it will be done.
+        """
+        limits = self.limits
+        if rows > limits.burst:
             raise TooLarge(
-                f"{rows} rows, the contract lets a client send {self.limits.burst:.0f} at once",
+                f"{rows} rows, the contract lets a client send {limits.burst:.0f} at once",
                 field="rows",
                 hint="split the request",
             )
-        share = _PRIORITY_SHARE if priority else 1.0
         now = self._clock.monotonic()
-        above = self._meter.add(rows, now) > self.limits.ceiling
-        late = queued_rows + rows > self.limits.max_queued_rows * share
-        late = late or (above and wait_s > self.limits.deadline_s * share)
-        if late and self.limits.shed:
-            self.shed += 1
-            raise Unavailable(
-                f"overloaded: about {wait_s * 1e3:.0f} ms of work waits, the contract allows "
-                f"{self.limits.deadline_s * 1e3:.0f} ms",
-                retry_after_s=max(1.0, wait_s),
-            )
-        self._charge(self._gcra, client, rows, now)
+        above = self._ceiling.above(rows, now, self.replicas)
+        wait_s = backlog.wait_s(rows, priority)
+        may_wait_s = left_s * _SURE
+        if above and limits.target_s < may_wait_s:
+            may_wait_s = limits.target_s
+        waiting = backlog.class_rows
+        beyond = waiting[priority] + rows - limits.max_queued_rows * _ROOM[priority]
+        for other in range(priority):
+            beyond += waiting[other]
+        late = beyond > 0 or wait_s > may_wait_s
+        if late and limits.shed:
+            self.shed_above += above
+            need_s = max(beyond * backlog.row_s(), wait_s - may_wait_s)
+            raise self._overloaded(rows, backlog, wait_s, may_wait_s, need_s, now)
+        self._charge(self.decisions, client, rows, now)
         return Verdict.FALLBACK if late else Verdict.SCORE
+
+    def require_room(self, rows: int, backlog: Backlog) -> None:
+        """Raise Unavailable if not even the rules keep up."""
+        beyond = sum(backlog.class_rows) + rows - self.limits.max_queued_rows
+        if beyond > 0:
+            raise self._overloaded(
+                rows, backlog, backlog.wait_s(rows), 0.0, beyond * backlog.row_s(), self._clock.monotonic()
+            )
 
     def admit_outcomes(self, client: str, rows: int, *, queued_rows: int) -> None:
         """Let outcomes in, or raise QuotaExceeded, TooLarge or Unavailable; a request without rows counts as one."""
         cost = max(1, rows)
-        burst = self._outcomes.burst
+        burst = self.outcomes.burst
         if cost > burst:
             raise TooLarge(f"{rows} outcomes, at most {burst:.0f}", field="outcomes", hint="split the request")
         if queued_rows + cost > self.limits.max_queued_rows:
             self.shed += 1
             raise Unavailable(f"overloaded: {queued_rows} outcomes wait", retry_after_s=1.0)
-        self._charge(self._outcomes, client, cost, self._clock.monotonic())
+        self._charge(self.outcomes, client, cost, self._clock.monotonic())
+
+    def _overloaded(
+        self, rows: int, backlog: Backlog, wait_s: float, may_wait_s: float, need_s: float, now: float
+    ) -> Unavailable:
+        """Return the refusal; each refused call is given its own turn to come back, not all the same moment."""
+        self.shed += 1
+        turn = min(max(now + need_s, self._return_at), now + _LATEST_RETURN_S)
+        self._return_at = turn + rows * backlog.row_s()
+        return Unavailable(
+            f"overloaded: about {wait_s * 1e3:.0f} ms of work waits, this call may wait {may_wait_s * 1e3:.0f} ms",
+            retry_after_s=turn - now,
+        )
 
     def _charge(self, gcra: Gcra, client: str, cost: int, now: float) -> None:
         excess = gcra.take(client, cost, now)

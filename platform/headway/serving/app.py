@@ -27,7 +27,13 @@ class UseCaseReplica(Replica):
         from headway.serving.assembly import assemble
 
         replica = replica_name(use_case, SystemClock().now())
-        super().__init__(f"/{use_case}", assemble(use_case, resolved_settings(), replica=replica, sink=RayMetrics()))
+        assembly = assemble(use_case, resolved_settings(), replica=replica, sink=RayMetrics())
+        self._load = assembly.load
+        super().__init__(f"/{use_case}", assembly)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve how loaded this replica is (`headway.serving.autoscaling`)."""
+        return self._load.read()
 
 
 def build(use_case: str, **options: Any) -> Any:

@@ -31,13 +31,16 @@ from headway.governance.audit import audit_log
 from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
+from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
+from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.gauges import show
 from headway.serving.host import Load, ModelHost
 from headway.serving.input_check import InputCheck
+from headway.serving.load import LoadMeter
 from headway.serving.loading import loader
 from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.objectives import Objectives
@@ -48,6 +51,7 @@ from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
 from headway.serving.scoring import Reader, Scorer
 from headway.serving.service import DecisionService, Verifier
+from headway.serving.sharing import Meeting, Sharing
 from headway.serving.telemetry import Sink, Telemetry
 from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agreement
 from headway.serving.tracing import Tracer
@@ -73,6 +77,8 @@ class Drivers:
     clock: Clock
     lake: Lake | None = None
     """Where stale features are recomputed; needed where the contract says so."""
+    meeting: Meeting | None = None
+    """Where replicas share limits and idempotency keys; None: each has its own."""
 
 
 class Assembly:
@@ -146,6 +152,10 @@ class Assembly:
         self._features = FeatureWatch(
             drivers.reader, DecisionSchema.of(service), clock, required=lambda: self.scorer.needs_features
         )
+        admission = Admission(terms.admission, clock)
+        self.sharing: Sharing | None = None
+        if drivers.meeting is not None:
+            self.sharing = Sharing(use_case, drivers.meeting, admission, clock, patience_s=terms.patience_s)
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="outcomes")
         self.service = DecisionService(
             use_case,
@@ -168,18 +178,22 @@ class Assembly:
                     "features": self._features.problem,
                 }
             ),
+            admission=admission,
+            answers=self.sharing.answers if self.sharing else None,
+            breakers=self.breakers,
         )
         self.telemetry = Telemetry(
             use_case,
             meter=meter,
             objectives=objectives,
             version=lambda: self.host.state.champion,
-            shed=lambda: self.service.admission.shed,
+            shed=lambda: self.service.admission.shed_above,
             look=partial(show, self),
             outside=self.host.outside,
             clock=clock,
             sink=sink,
         )
+        self.load = LoadMeter(self.batcher, clock)
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -187,13 +201,20 @@ class Assembly:
         """Look at the online store, then follow the routing record, publish counts and collect metrics."""
         if not self._tasks:
             await self._features.look()
-            works = (self.host.follow, self.host.publish_forever, self._features.follow, self.telemetry.follow)
+            works = [self.host.follow, self.host.publish_forever, self._features.follow, self.telemetry.follow]
+            if self.sharing is not None:
+                works.append(self.sharing.run)
             self._tasks = [asyncio.create_task(work()) for work in works]
 
     @property
     def ready(self) -> bool:
         """Whether a decision could be answered now within the contract."""
         return self.service.readiness.ready
+
+    def breakers(self) -> list[Breaker]:
+        """Return the breakers of this replica, for metrics and readiness."""
+        lake = [self.recomputer.breaker] if self.recomputer else []
+        return [*self.scorer.breakers(), *lake, *(self.sharing.breakers() if self.sharing else [])]
 
     def require_alive(self) -> None:
         """Raise ServiceFailed if a background task has ended."""
@@ -214,6 +235,8 @@ class Assembly:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        if self.sharing is not None:
+            await self.sharing.leave()
         try:
             await self.host.publish()
         except Exception as error:  # the channel may be gone already; the decision log still holds the rows
@@ -279,6 +302,7 @@ def assemble(
             verifier=verifier_from(settings, clock),
             load=loader(use_case, service, trust, audit, purpose=terms.purposes[0], clock=clock),
             clock=clock,
+            meeting=Meeting.at(settings.redis_features_url, use_case, replica),
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
         ),
         replica=replica,

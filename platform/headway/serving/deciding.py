@@ -13,10 +13,11 @@ from headway.serving.batching import Batcher
 from headway.serving.http import Request, Response
 from headway.serving.idempotency import Idempotency
 from headway.serving.meter import Meter
+from headway.serving.priority import priority_of
 from headway.serving.protocol import DecisionCall, DecisionsBody
+from headway.serving.shared_answers import Claim, SharedAnswers
 from headway.serving.work import Answer, Call
 
-_PRIORITY = "priority:high"
 Encode = Callable[[DecisionsBody], Response]
 
 
@@ -33,10 +34,13 @@ class Decider:
         patience_s: float,
         clock: Clock,
         meter: Meter | None = None,
+        answers: SharedAnswers | None = None,
     ) -> None:
+        self._answers = answers
         self._replay_scope = f"replay:{use_case}"
         self._admission = admission
         self._batcher = batcher
+        self._rules = batcher.twin()
         self._room = room
         self._patience_s = patience_s
         self._clock = clock
@@ -62,10 +66,22 @@ class Decider:
                     raise
                 raise Unavailable("the first request with this key failed", retry_after_s=1.0) from None
         response: Response | None = None
+        claim: Claim | None = None
         try:
+            if self._answers is not None:
+                found = await self._answers.claim(principal.sub, key, request.body)
+                if isinstance(found, Response):
+                    self._idempotency.replayed += 1
+                    response = found
+                    return response
+                claim = found
             response = await self._decide(request, principal, call, encode)
+            if claim is not None:
+                await claim.keep(response)
         finally:
             self._idempotency.settle(principal.sub, key, response)
+            if claim is not None and response is None:
+                claim.release()
         return response
 
     async def _decide(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
@@ -76,26 +92,27 @@ class Decider:
             )
         self._room()
         batcher = self._batcher
-        verdict = self._admission.admit(
-            principal.sub,
-            len(call.rows),
-            queued_rows=batcher.queued_rows,
-            wait_s=batcher.wait_s(),
-            priority=_PRIORITY in principal.scopes,
-        )
+        rows = len(call.rows)
+        left_s = self._patience_s
+        priority = priority_of(principal.scopes, replayed=call.replayed)
+        verdict = self._admission.admit(principal.sub, rows, batcher, left_s=left_s, priority=priority)
+        if verdict is Verdict.FALLBACK:  # by a queue of its own: it shall not wait for what it could not wait for
+            batcher = self._rules
+            self._admission.require_room(rows, batcher)
         arrived = self._clock.monotonic()
         answer = await batcher.submit(
             Call(
                 rows=call.rows,
                 sub=principal.sub,
                 request_id=request.request_id,
-                deadline=arrived + self._patience_s,
+                deadline=arrived + left_s,
                 as_of=call.as_of,
                 replayed=call.replayed,
                 rules_only=verdict is Verdict.FALLBACK,
                 arrived=arrived,
                 trace=request.trace,
-            )
+            ),
+            priority,
         )
         start = self._clock.monotonic()
         response = encode(DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions))

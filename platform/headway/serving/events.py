@@ -20,11 +20,11 @@ from headway.core.ids import uuid7
 from headway.core.types import Principal
 from headway.features.streams.port import EventStream, TopicFull, TopicGone
 from headway.features.streams.publishing import Judge, Pair, TopicWriter
-from headway.serving.admission import Gcra
 from headway.serving.batching import Batcher, own
 from headway.serving.errors import error_response
 from headway.serving.event_bodies import refusal, require_unique_members, split
 from headway.serving.http import Request, Response
+from headway.serving.limiter import Gcra
 from headway.serving.observer import Observer
 from headway.serving.service import Verifier
 
@@ -154,7 +154,7 @@ class EventService:
             )
         if self.batcher.queued_rows + events > self._limits.queued:
             raise Unavailable(
-                f"overloaded: {self.batcher.queued_rows} events wait", retry_after_s=max(1.0, self.batcher.wait_s())
+                f"overloaded: {self.batcher.queued_rows} events wait", retry_after_s=self.batcher.wait_s(events)
             )
         excess = self._gcra.take(client, events, self._clock.monotonic())
         if excess:

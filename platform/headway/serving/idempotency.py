@@ -1,7 +1,7 @@
 """The same key and body within ten minutes get the first answer, and are counted, logged and scored once.
 
-Keys are scoped per subject. The memory is the replica's own: behind one replica it is complete, behind several it
-covers the retries that reach the same one.
+Keys are scoped per subject. This memory is the replica's own and is asked first; `headway.serving.shared_answers` knows
+what other replicas answered.
 """
 
 from __future__ import annotations

@@ -31,22 +31,22 @@ class Recomputer:
     def __init__(self, lake: Lake, clock: Clock, *, within_s: float) -> None:
         self._lake = lake
         self._within_s = within_s
-        self._breaker = Breaker(clock, failures=1, pause_s=_PAUSE_S)
+        self.breaker = Breaker(clock, name="lake", failures=1, pause_s=_PAUSE_S)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recompute")
         self._running: Future[OnlineRows] | None = None
 
     async def read(self, views: Sequence[str], keys: Columns, at: Int64) -> OnlineRows | None:
         """Return the views' features, or None where they cannot be had in time."""
-        if not self._breaker.allows or (self._running is not None and not self._running.done()):
+        if (self._running is not None and not self._running.done()) or not self.breaker.acquire():
             return None
         self._running = self._pool.submit(self._lake.read, views, keys, at)
         try:
             found = await asyncio.wait_for(asyncio.wrap_future(self._running), self._within_s)
         except Exception as error:  # whatever it is, the request is answered without
             _LOG.warning("%s could not be recomputed: %s %s", ", ".join(views), type(error).__name__, error)
-            self._breaker.failed()
+            self.breaker.failed()
             return None
-        self._breaker.succeeded()
+        self.breaker.succeeded()
         return found
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ from headway.serving.http import Request
 from headway.serving.observer import NO_HEADERS
 
 OPTIONS: dict[str, Any] = {
-    "num_replicas": 1,
     "max_surge_percent": 100,
     "max_ongoing_requests": 2_000,
     "graceful_shutdown_timeout_s": 30.0,

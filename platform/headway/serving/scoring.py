@@ -21,7 +21,7 @@ from headway.features.kernel import matrix as build_matrix
 from headway.features.kernel import transform
 from headway.features.online import OnlineRows
 from headway.serving.batch import NO_MODEL, Batch
-from headway.serving.breaker import Breaker
+from headway.serving.breaker import Breaker, State
 from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import RULES_ARM, Rules
 from headway.serving.freshness import FreshnessClauses
@@ -35,6 +35,9 @@ from headway.serving.work import Answer, Call, Model, Recorded, Recorder
 
 _LOG = logging.getLogger(__name__)
 _NOT_READY_S = 1.0
+_MODEL_FAILURES = 5
+"""Calls that a version fails one after the other, each alone in its batch, before it is left alone: a caller's poison
+row fails alone as well, so fewer would let one caller take a version away from all."""
 
 
 class Reader(Protocol):
@@ -72,9 +75,10 @@ class Scorer:
         self._recorder = recorder
         self._ids = ids
         self._clock = clock
-        self.breaker = Breaker(clock)
         self._meter = meter or Meter()
         self._unseen = unseen
+        self._features_breaker = Breaker(clock, name="features")
+        self._model_breakers: dict[str, tuple[str, Breaker]] = {}
         self._freshness = FreshnessClauses(service, terms, recomputer)
 
     @property
@@ -120,14 +124,14 @@ class Scorer:
         """
         keys = {name: batch.columns[name] for name, _ in self._schema.keys}
         error: Unavailable | None = None
-        if self.breaker.allows:
+        if self._features_breaker.acquire():
             try:
                 online = await self._reader.read(keys, batch.at)
             except Unavailable as caught:
-                self.breaker.failed()
+                self._features_breaker.failed()
                 error = caught
             else:
-                self.breaker.succeeded()
+                self._features_breaker.succeeded()
                 return online
         found = await self._freshness.instead(batch, keys, without_rules=self._rules is None)
         if found is None and self._rules is None:
@@ -135,23 +139,44 @@ class Scorer:
         return found
 
     def _predict(self, batch: Batch) -> Matrix | None:
-        """Walk the ladder of models; a failing batch of several calls is raised, so that the batcher halves it."""
+        """Walk the ladder of models; a failing batch of several calls is raised, so that the batcher halves it.
+
+        A version that keeps failing is skipped; after a pause one batch tries it, and has the next step if that fails.
+        """
         steps = self._ladder()
         if not steps and self._rules is None:
             raise Unavailable("no model is loaded yet", retry_after_s=_NOT_READY_S)
         for arm, model in steps:
+            breaker = self._breaker_of(arm, model.version)
+            if not breaker.acquire():
+                continue
             try:
                 scores = model.predict(batch.served)
             except Exception as error:
-                if len(batch.calls) > 1:
+                if len(batch.calls) > 1 and breaker.state is State.CLOSED:
                     raise
+                breaker.failed()
                 _LOG.warning("%s %s failed on a request: %s", arm, model.version, type(error).__name__)
                 continue
+            breaker.succeeded()
             model.count(batch.served, scores, batch.at)
             batch.arms = [arm] * len(batch.at)
             batch.version = model.version
             return scores
         return None
+
+    def _breaker_of(self, arm: str, version: str) -> Breaker:
+        """Return the breaker of a step of the ladder; another version starts with a new one."""
+        known = self._model_breakers.get(arm)
+        if known is not None and known[0] == version:
+            return known[1]
+        breaker = Breaker(self._clock, name=f"model:{arm}", failures=_MODEL_FAILURES)
+        self._model_breakers[arm] = (version, breaker)
+        return breaker
+
+    def breakers(self) -> list[Breaker]:
+        """Return the breakers of features and models, for metrics and readiness."""
+        return [self._features_breaker, *(breaker for _, breaker in self._model_breakers.values())]
 
     def _replaced(self, batch: Batch, scores: Matrix) -> Matrix:
         """Return the scores with the rules' where the model gave none that is a number."""

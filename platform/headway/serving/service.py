@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from headway.core.ids import uuid7
 from headway.core.types import Principal
 from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
+from headway.serving.breaker import Breaker, State
 from headway.serving.deciding import Decider
 from headway.serving.errors import error_response
 from headway.serving.http import Request, Response
@@ -28,6 +29,7 @@ from headway.serving.outcomes import Outcomes
 from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outcomes
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
+from headway.serving.shared_answers import SharedAnswers
 from headway.serving.terms import Terms
 from headway.serving.tracing import RequestTrace, Tracer
 from headway.serving.work import Answer, Call
@@ -78,6 +80,9 @@ class DecisionService:
         meter: Meter | None = None,
         tracer: Tracer | None = None,
         readiness: Readiness | None = None,
+        admission: Admission | None = None,
+        answers: SharedAnswers | None = None,
+        breakers: Callable[[], Sequence[Breaker]] = tuple,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
@@ -93,7 +98,8 @@ class DecisionService:
         self._inference = InferenceProtocol(use_case, schema)
         self._invocations = InvocationsProtocol(schema)
         self._document = document(use_case, schema)
-        self.admission = Admission(terms.admission, clock)
+        self.admission = admission or Admission(terms.admission, clock)
+        """One for every way in."""
         self.decider = Decider(
             use_case,
             admission=self.admission,
@@ -102,7 +108,9 @@ class DecisionService:
             patience_s=terms.patience_s,
             clock=clock,
             meter=self._meter,
+            answers=answers,
         )
+        self._breakers = breakers
         self._encoder = msgspec.json.Encoder()
         self._waiting_outcomes = 0
         self._decide_scope = f"decide:{use_case}"
@@ -266,6 +274,7 @@ class DecisionService:
             "generation": state.generation,
             "error": state.error,
             "parts": parts,
+            "open": [breaker.name for breaker in self._breakers() if breaker.state is not State.CLOSED],
         }
         return Response(200 if ready else 503, self._encoder.encode(body))
 

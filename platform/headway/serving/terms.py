@@ -69,6 +69,7 @@ class Terms:
                 burst=float(limits.burst),
                 ceiling=float(throughput.ceiling_rps),
                 deadline_s=contract.latency.p99_ms / 1e3,
+                target_s=contract.latency.p95_ms / 1e3,
                 max_queued_rows=max(2_000, int(throughput.ceiling_rps * _QUEUE_SECONDS)),
                 shed=throughput.beyond == "shed",
             ),

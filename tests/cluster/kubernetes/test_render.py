@@ -12,7 +12,7 @@ import yaml
 from headway.cluster.kubernetes import render
 from headway.cluster.kubernetes.node_groups import load_cluster, load_prices
 from headway.cluster.kubernetes.validate import Schemas, validate
-from headway.cluster.serve_config import events_config, serve_config
+from headway.cluster.serve_config import events_config, replicas_at_first, serve_config
 from headway.core.errors import DefinitionError, NotFound
 from headway.core.project import Project
 from headway.core.settings import Settings
@@ -48,7 +48,7 @@ def test_the_serve_configuration_is_the_local_one(manifests: list[Manifest], use
     rendered = yaml.safe_load(one(manifests, "RayService")["spec"]["serveConfigV2"])
     decisions, events = rendered["applications"]
     assert {"applications": [decisions]} == serve_config(use_case, project=Project(ROOT))
-    assert events == events_config(replicas=decisions["deployments"][0]["num_replicas"])
+    assert events == events_config(replicas=replicas_at_first(decisions["deployments"][0]))
 
 
 def test_nothing_in_the_output_depends_on_the_run(use_case: str, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_cluster_survives_its_head_and_keeps_replicas_off_it(manifests: list
 def test_replicas_get_the_nodes_that_availability_asks_for_and_spot_is_tainted(manifests: list[Manifest]) -> None:
     serving, training = one(manifests, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     config = yaml.safe_load(one(manifests, "RayService")["spec"]["serveConfigV2"])
-    replicas = config["applications"][0]["deployments"][0]["num_replicas"]
+    replicas = replicas_at_first(config["applications"][0]["deployments"][0])
     assert replicas == 2
     events = config["applications"][1]
     assert (events["route_prefix"], events["deployments"][0]["num_replicas"]) == ("/v1/events", 2)

@@ -29,7 +29,7 @@ def render(use_case: str, project: Project, settings: Settings, out: Path) -> li
     contract = load_contract(project.app_folder(use_case) / "contract.yaml", name=use_case).contract
     cluster = load_cluster(project.root)
     names = Names(use_case=use_case, namespace=cluster.namespace)
-    replicas = min_replicas(contract)
+    replicas = max(1, min_replicas(contract))
     config = serve_config(use_case, contract=contract)
     config["applications"].append(events_config(replicas=replicas))
     files: dict[str, list[Manifest]] = {
