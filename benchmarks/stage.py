@@ -60,16 +60,24 @@ def project_copy(source: Path, target: Path) -> Path:
 
 def sign_overlay(settings: Settings) -> None:
     """Raise ceiling and limits of the copied contract, and sign it with the development keys."""
-    from headway.governance.audit import AuditLog
     from headway.governance.contract import load_contract, overlay, save_contract
     from headway.governance.contract_schema import Limits
+
+    path = settings.project / "serve_apps" / USE_CASE / "contract.yaml"
+    raised = overlay(load_contract(path).contract, ceiling_rps=_RATE, limits=Limits(default_rps=_RATE, burst=1_000_000))
+    save_contract(raised, path)
+    sign_contract(settings, USE_CASE)
+
+
+def sign_contract(settings: Settings, use_case: str) -> None:
+    """Sign a contract of the copied project with the development keys of all its roles."""
+    from headway.governance.audit import AuditLog
+    from headway.governance.contract import load_contract
     from headway.governance.keys import contract_role, development_keys, signer_for
     from headway.governance.signoff import sign
 
-    path = settings.project / "serve_apps" / USE_CASE / "contract.yaml"
+    path = settings.project / "serve_apps" / use_case / "contract.yaml"
     contract = load_contract(path).contract
-    raised = overlay(contract, ceiling_rps=_RATE, limits=Limits(default_rps=_RATE, burst=1_000_000))
-    save_contract(raised, path)
     clock = SystemClock()
     audit = AuditLog(settings.home / "audit", "benchmark", clock)
     development_keys(settings.home, [contract_role(role) for role in contract.signoff])

@@ -95,8 +95,8 @@ def test_what_is_installed_is_what_is_locked() -> None:
 
 def test_every_import_is_a_direct_dependency() -> None:
     names = {
-        "yaml": "pyyaml", "jwt": "pyjwt", "sklearn": "scikit-learn", "google": "protobuf", "xdist": "pytest-xdist",
-        "opentelemetry": "opentelemetry-proto",
+        "yaml": "pyyaml", "jwt": "pyjwt", "sklearn": "scikit-learn", "google": "protobuf", "grpc": "grpcio",
+        "opentelemetry": "opentelemetry-proto", "xdist": "pytest-xdist",
     }  # fmt: skip
     text = (ROOT / "requirements.lock").read_text()
     direct = text[: text.index("# --- needed by the above")]

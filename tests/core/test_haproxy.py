@@ -22,10 +22,12 @@ _WRITE = """
 import sys
 from ray.serve._private.common import RequestProtocol
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
-path, front, stats, metrics, *servers = sys.argv[1:]
+from ray.serve.config import HTTPOptions, gRPCOptions
+path, grpc_port, front, stats, metrics, *servers = sys.argv[1:]
+grpc = gRPCOptions(port=int(grpc_port), grpc_servicer_functions=["headway.serving.grpc.ingress:add_to_server"])
 config = HAProxyConfig(
-    http_options=HTTPOptions(host="127.0.0.1", port=int(front)), stats_port=int(stats), metrics_port=int(metrics),
+    http_options=HTTPOptions(host="127.0.0.1", port=int(front)), grpc_options=grpc, stats_port=int(stats),
+    metrics_port=int(metrics),
     socket_path=path + ".sock", server_state_base=path + ".d", server_state_file=path + ".state",
 )
 servers = [ServerConfig(name=f"s{n}", host="127.0.0.1", port=int(port)) for n, port in enumerate(servers)]
@@ -43,11 +45,11 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def written(path: Path, *ports: int) -> str:
-    """Return what Serve would give to HAProxy."""
+def written(path: Path, *ports: int, grpc: int = 0) -> str:
+    """Return what Serve would give to HAProxy; without a port it takes no gRPC."""
     environment = {**os.environ, "RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_HAPROXY_LOG_TARGET": "/dev/null"}
     subprocess.run(
-        [sys.executable, "-c", _WRITE, str(path), *map(str, ports)], check=True, env=environment, timeout=60,
+        [sys.executable, "-c", _WRITE, str(path), str(grpc), *map(str, ports)], check=True, env=environment, timeout=60,
         capture_output=True,
     )  # fmt: skip
     return path.read_text()
@@ -55,7 +57,7 @@ def written(path: Path, *ports: int) -> str:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return written(tmp_path_factory.mktemp("h") / "haproxy.cfg", 18_000, 18_404, 19_101, 18_001)
+    return written(tmp_path_factory.mktemp("h") / "haproxy.cfg", 18_000, 18_404, 19_101, 18_001, grpc=19_000)
 
 
 def test_serve_still_writes_what_we_change_and_haproxy_accepts_it(text: str, tmp_path: Path) -> None:
@@ -63,10 +65,11 @@ def test_serve_still_writes_what_we_change_and_haproxy_accepts_it(text: str, tmp
     path.write_text(strengthened(text))
     done = subprocess.run([get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sorted(re.findall(r"bind (\S+)", path.read_text())) == [
-        "127.0.0.1:18000", "127.0.0.1:18404", "127.0.0.1:19101",
+    assert sorted(re.findall(r"^\s+bind (\S+)", path.read_text(), re.MULTILINE)) == [
+        "127.0.0.1:18000", "127.0.0.1:18404", "127.0.0.1:19000", "127.0.0.1:19101",
     ]  # fmt: skip
     assert "mode 666" not in path.read_text()
+    assert path.read_text().count("disable-l7-retry if { path_end /ModelInfer }") == 1
 
 
 def test_twice_is_once(text: str) -> None:
@@ -76,7 +79,12 @@ def test_twice_is_once(text: str) -> None:
 
 def test_all_interfaces_stay_all_interfaces(text: str) -> None:
     everywhere = strengthened(text.replace("bind 127.0.0.1:18000", "bind *:18000"))
-    assert sorted(re.findall(r"bind (\S+)", everywhere)) == ["*:18000", "*:18404", "*:19101"]
+    assert sorted(re.findall(r"^\s+bind (\S+)", everywhere, re.MULTILINE)) == [
+        "*:18000",
+        "*:18404",
+        "*:19101",
+        "127.0.0.1:19000",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["retry-on conn-failure", "frontend http_frontend", "mode 666", "listen stats"])

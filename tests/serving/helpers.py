@@ -24,6 +24,7 @@ from headway.serving.batching import Batcher
 from headway.serving.decision_ids import DecisionIds
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.host import HostState
 from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.outcomes import Outcomes
@@ -220,6 +221,7 @@ class Toy:
             breakers=self.scorer.breakers,
         )
         self.gateway = Gateway(self.service)
+        self.inference = InferenceServicer("toy", schema, self.service)
 
     async def http(
         self,

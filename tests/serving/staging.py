@@ -70,19 +70,19 @@ class Staged:
         """Where decisions are asked for."""
         return f"{self.url}/v1/decisions"
 
-    def token(self) -> str:
+    def token(self, use_case: str = USE_CASE, purpose: str = "fraud_prevention") -> str:
         """Return a token that may decide."""
         issuer = development_issuer(self.settings.home, SystemClock())
-        return issuer.issue("test", "workload", [f"decide:{USE_CASE}"], "fraud_prevention")
+        return issuer.issue("test", "workload", [f"decide:{use_case}"], purpose)
 
-    def deploy(self, *, hook: bool = True, **options: Any) -> None:
+    def deploy(self, use_case: str = USE_CASE, *, hook: bool = True, **options: Any) -> None:
         """Deploy, or redeploy over what serves; ready when it returns."""
         actor: dict[str, Any] = {"num_cpus": 0.2}
         if not hook:
             actor["runtime_env"] = {"env_vars": {SWITCH: ""}}
         home, project = str(self.settings.home), str(self.settings.project)
         done = subprocess.run(
-            [sys.executable, "-m", "tests.serving.deploying", home, project, USE_CASE,
+            [sys.executable, "-m", "tests.serving.deploying", home, project, use_case,
              json.dumps({"ray_actor_options": actor} | options)],
             cwd=ROOT, env={**os.environ, **driver_env(self.settings, self.state)}, capture_output=True, check=False,
             timeout=180, text=True,
@@ -129,6 +129,7 @@ class Staged:
             return 0
         names = head.lstrip("# ").split(",")
         rows = [dict(zip(names, line.split(","), strict=False)) for line in lines if line]
+        rows = [row for row in rows if not row["pxname"].startswith("grpc")]
         own = [row for row in rows if USE_CASE in row["pxname"] and row["svname"] not in ("BACKEND", "FRONTEND")]
         return sum(row["status"].startswith("UP") and row["bck"] == "0" for row in own)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.serving.grpc.helpers import listening as listening_grpc
 from tests.serving.helpers import Toy, listening
 
 CLIENTS = ROOT / ".venv-clients" / "bin"
@@ -38,12 +39,25 @@ async def run(folder: Path, *command: str) -> tuple[int, str]:
 def talk(tmp_path: Path, script: str, url: str) -> Any:
     async def work(toy: Toy) -> tuple[int, str]:
         async with listening(toy.gateway, "/toy") as port:
-            place = url.format(port=port)
-            return await run(
-                tmp_path, str(CLIENTS / "python"), str(ROOT / "tests" / "clients" / script), place, "toy", "alice"
-            )
+            return await say(tmp_path, script, url.format(port=port))
 
-    status, said = Toy(tmp_path).call(work, within_s=250)
+    return heard(Toy(tmp_path).call(work, within_s=250))
+
+
+def talk_grpc(tmp_path: Path, script: str) -> Any:
+    async def work(toy: Toy) -> tuple[int, str]:
+        async with listening_grpc(toy=toy.inference) as port:
+            return await say(tmp_path, script, f"127.0.0.1:{port}")
+
+    return heard(Toy(tmp_path).call(work, within_s=250))
+
+
+async def say(folder: Path, script: str, place: str) -> tuple[int, str]:
+    return await run(folder, str(CLIENTS / "python"), str(ROOT / "tests" / "clients" / script), place, "toy", "alice")
+
+
+def heard(answer: tuple[int, str]) -> Any:
+    status, said = answer
     assert status == 0, said
     return json.loads(said.splitlines()[-1])
 
@@ -68,6 +82,39 @@ def test_kserves_client(tmp_path: Path) -> None:
     assert found["json"] == found["raw"]
     assert found["json"]["label"] == ["low", "high"]
     assert (found["json_id"], found["raw_id"]) == ("mine-False", "mine-True")
+
+
+def test_nvidias_client_over_grpc(tmp_path: Path) -> None:
+    found = talk_grpc(tmp_path, "triton_grpc.py")
+    assert [found[name] for name in ("live", "ready", "model_ready", "version_ready")] == [True] * 4
+    assert found["server"]["name"] == "headway"
+    assert {tensor["name"]: tensor["datatype"] for tensor in found["model"]["inputs"]} == {
+        "customer_id": "INT64", "shop": "BYTES", "amount": "FP32", "event_time": "INT64",
+    }  # fmt: skip
+    assert found["index"] == {"models": [{"name": "toy", "version": "7", "state": "READY"}]}
+    assert (found["id"], found["label"], found["arm"]) == ("mine", ["low", "high"], ["champion"] * 2)
+    assert found["score"] == found["after"] == pytest.approx([0.2, 0.8])
+    assert found["only"] == ["label"]
+    for name, code, text in [
+        ("no_token", "UNAUTHENTICATED", "token"),
+        ("forged", "UNAUTHENTICATED", "token"),
+        ("no_model", "NOT_FOUND", "nobody"),
+        ("no_input", "INVALID_ARGUMENT", "inputs.shop"),
+        ("classes", "INVALID_ARGUMENT", "classification"),
+        ("no_such_method", "UNIMPLEMENTED", ""),
+        ("no_time", "DEADLINE_EXCEEDED", ""),
+    ]:
+        assert found[name][0] == f"StatusCode.{code}"
+        assert text in found[name][1]
+
+
+def test_kserves_client_over_grpc(tmp_path: Path) -> None:
+    found = talk_grpc(tmp_path, "kserve_grpc.py")
+    assert [found[name] for name in ("live", "ready", "model_ready")] == [True] * 3
+    assert found["typed"]["label"] == found["raw"]["label"] == ["low", "high"]
+    assert found["typed"]["score"] == found["raw"]["score"]
+    assert (found["typed_id"], found["raw_id"]) == ("mine-False", "mine-True")
+    assert found["no_token"] == ["UNAUTHENTICATED", "unauthenticated"]
 
 
 @pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification, shared/schemas, is not beside this clone")

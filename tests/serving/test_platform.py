@@ -5,26 +5,34 @@ Every test runs with the hook on and off. The move from one to the other is a ro
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+import subprocess
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import pytest
 
-from benchmarks.stage import USE_CASE
+from benchmarks.stage import USE_CASE, sign_contract
 from headway.client import Client
 from headway.core.clock import SystemClock
 from headway.core.errors import NotSigned, Tampered
+from headway.core.ray_session import GRPC_MESSAGE_BYTES
 from headway.serving.drain import drain
+from headway.serving.grpc.messages import REQUESTS
 from headway.serving.recorder import decisions_folder
 from tests.serving.callers import Got
-from tests.serving.staging import Staged, staged, until
+from tests.serving.grpc.helpers import infer, metadata, send
+from tests.serving.staging import ROOT, Staged, staged, until
 from tests.serving.test_spool import Lake
 
+CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 pytestmark = [pytest.mark.platform, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -85,6 +93,76 @@ def test_http_answers_and_bad_input_harms_nobody(served: Served) -> None:
         assert (code, said.get("field")) == (status, field)
         assert platform.ask("/v1/decisions", platform.bodies[0], token)[0] == 200
     assert platform.ask("/v1/decisions", b"{}", "forged")[0] == 401
+
+
+def test_grpc_answers_as_http_does(served: Served) -> None:
+    """The same refusals, and a request id that comes back, on both ways through a replica."""
+    platform, said = served.platform, {"application": USE_CASE, "x_request_id": "mine"}
+    token, port, row = platform.token(), platform.state.grpc_port, platform.stage.rows[0]
+    whole = {name: ("FP32" if name == "amount" else "INT64", [value]) for name, value in row.items()}
+    good = infer(whole, model=USE_CASE, raw=True)
+    missing = infer({name: column for name, column in whole.items() if name != "amount"}, model=USE_CASE)
+
+    async def work() -> None:
+        answer = await send(port, "ModelInfer", good, metadata(token, **said))
+        assert json.loads(answer.parameters["arm"].string_param) == ["champion"]
+        for message, bearer, code, text in [
+            (missing, token, "INVALID_ARGUMENT", "inputs.amount"),
+            (infer(whole, model="x" * (2 << 20)), token, "RESOURCE_EXHAUSTED", "larger than max"),
+            (infer(whole, model="x" * (GRPC_MESSAGE_BYTES - 200)), token, "NOT_FOUND", "xxx"),
+            (good, "forged", "UNAUTHENTICATED", "token"),
+            (good, platform.token(purpose="marketing"), "PERMISSION_DENIED", "marketing"),
+        ]:
+            with pytest.raises(grpc.aio.AioRpcError, match=text) as refused:
+                await send(port, "ModelInfer", message, metadata(bearer, **said))
+            assert refused.value.code().name == code
+            if code != "RESOURCE_EXHAUSTED":
+                assert dict(refused.value.trailing_metadata())["x-request-id"] == "mine"
+        both = [await send(port, "ModelInfer", good, metadata(token, idempotency_key="k", **said)) for _ in range(2)]
+        assert both[0] == both[1]
+        assert (await send(port, "ModelReady", REQUESTS["ModelReady"](name=USE_CASE), metadata(None, **said))).ready
+
+    asyncio.run(work())
+
+
+@pytest.mark.skipif(not CLIENTS.exists(), reason="the clients are not installed: make clients")
+def test_the_documented_caller_runs(served: Served) -> None:
+    platform = served.platform
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "grpc.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "127.0.0.1:9000" in block
+    done = subprocess.run(
+        [CLIENTS, "-c", block.replace("127.0.0.1:9000", f"127.0.0.1:{platform.state.grpc_port}")],
+        env={**os.environ, "TOKEN": platform.token()}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("b'allow'") + done.stdout.count("b'block'") == 2
+
+
+def test_the_application_is_chosen_by_metadata(platform: Staged) -> None:
+    """Two use cases behind one port; without the key nobody is guessed."""
+    sign_contract(platform.settings, "churn")
+    platform.deploy("churn")
+    churn: dict[str, Any] = {"customer_id": ("INT64", [1]), "amount": ("FP32", [5.0])}
+    row = platform.stage.rows[0]
+    fraud: dict[str, Any] = {name: ("FP32" if name == "amount" else "INT64", [value]) for name, value in row.items()}
+    port, found = platform.state.grpc_port, {}
+
+    async def work() -> None:
+        for application, columns, purpose in (
+            (USE_CASE, fraud, "fraud_prevention"),
+            ("churn", churn, "customer_retention"),
+        ):
+            token = platform.token(application, purpose)
+            message = infer(columns, model=application)
+            answer = await send(port, "ModelInfer", message, metadata(token, application=application))
+            found[application] = (answer.model_name, json.loads(answer.parameters["arm"].string_param))
+            for other in (metadata(token), metadata(token, application="nobody")):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await send(port, "ModelInfer", message, other)
+                assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(work())
+    assert found == {USE_CASE: (USE_CASE, ["champion"]), "churn": ("churn", ["rules"])}, "churn has no model here"
 
 
 def test_decisions_reach_the_log(served: Served) -> None:

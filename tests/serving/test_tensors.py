@@ -23,7 +23,10 @@ VALUES = {
 @given(st.data())
 def test_what_was_written_is_read(datatype: str, data: st.DataObject) -> None:
     values = data.draw(st.lists(VALUES[datatype], max_size=8))
-    assert from_raw(datatype, memoryview(to_raw(datatype, values)), len(values), "inputs[0]") == values
+    assert (
+        from_raw(datatype, memoryview(to_raw(datatype, values)), len(values), "inputs[0].data", "inputs[0].size")
+        == values
+    )
 
 
 def test_the_layout_is_little_endian_and_texts_follow_their_length() -> None:
@@ -46,7 +49,7 @@ def test_the_layout_is_little_endian_and_texts_follow_their_length() -> None:
 )
 def test_bytes_that_are_no_values_are_named(datatype: str, raw: bytes, count: int, field: str) -> None:
     with pytest.raises(InvalidValue) as refused:
-        from_raw(datatype, memoryview(raw), count, "inputs[3]")
+        from_raw(datatype, memoryview(raw), count, "inputs[3].data", "inputs[3].parameters.binary_data_size")
     assert str(refused.value.field).startswith("inputs[3]")
     assert str(refused.value.field).endswith(field)
 
@@ -54,6 +57,6 @@ def test_bytes_that_are_no_values_are_named(datatype: str, raw: bytes, count: in
 @given(st.sampled_from(list(VALUES)), st.binary(max_size=40), st.integers(0, 8))
 def test_any_bytes_are_values_or_refused(datatype: str, raw: bytes, count: int) -> None:
     try:
-        assert len(from_raw(datatype, memoryview(raw), count, "inputs[0]")) == count
+        assert len(from_raw(datatype, memoryview(raw), count, "inputs[0].data", "inputs[0].size")) == count
     except InvalidValue as refused:
         assert str(refused.field).startswith("inputs[0]")

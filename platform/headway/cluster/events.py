@@ -45,6 +45,7 @@ class EventParts:
             judges, stream=stream, verifier=verifier, clock=clock, executor=self._executor, limits=limits
         )
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
+        self.inference = None
 
     async def start(self) -> None:
         """Nothing: work begins with a request."""

@@ -5,7 +5,8 @@ changes the configuration, then becomes HAProxy (the process keeps its number, b
 nothing but the standard library, because it runs before every reload.
 
 - An empty answer (the replica died) is asked for again at another replica where that cannot do harm: a request with an
-  idempotency key, a read, an outcome or an event, which have ids of their own.
+  idempotency key, a read, an outcome or an event, which have ids of their own; of gRPC all but decisions without a
+  key.
 - A request's head must arrive within ten seconds, so that slow senders do not hold connections for an hour.
 - The statistics page and metrics listen where requests are taken, not on every interface; the admin socket, through
   which servers can be switched off, belongs to this user alone.
@@ -27,6 +28,7 @@ _RETRIED = (
     "    http-request disable-l7-retry unless METH_GET or { req.hdr(idempotency-key) -m found } "
     "or { path_end /v1/outcomes } or { path_beg /v1/events/ }\n"
 )
+_RETRIED_GRPC = "    http-request disable-l7-retry if { path_end /ModelInfer } !{ req.hdr(idempotency-key) -m found }\n"
 _BIND = re.compile(r"^\s+bind (\S*):(\d+)$", re.MULTILINE)
 
 
@@ -45,6 +47,8 @@ def strengthened(text: str) -> str:
     text = _replaced(text, "defaults", "    retry-on conn-failure\n", "    retry-on conn-failure empty-response\n")
     bound = f"{taken.group(0)}\n"
     text = _replaced(text, "frontend http_frontend", bound, bound + _RETRIED)
+    if "\nfrontend grpc_frontend\n" in text:
+        text = _replaced(text, "frontend grpc_frontend", "    mode http\n", "    mode http\n" + _RETRIED_GRPC)
     for name in ("frontend prometheus", "listen stats"):
         found = _BIND.search(_section(text, name))
         if found is None:

@@ -84,6 +84,11 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Port Serve answers on."""
         return self.ports["http"]
 
+    @property
+    def grpc_port(self) -> int:
+        """Port Serve answers gRPC on."""
+        return self.ports["grpc"]
+
 
 def state_path(home: Path) -> Path:
     """Return where the state of `home` lies."""
@@ -133,6 +138,7 @@ PORT_NAMES = (
     "mlflow",
     "issuer",
     "http",
+    "grpc",
     "ray-gcs",
     "ray-client",
     "ray-node-manager",
@@ -172,6 +178,7 @@ def resolve(settings: Settings) -> Settings:
             "stream_url": settings.stream_url or state.stream_url,
             "mlflow_uri": settings.mlflow_uri or state.mlflow_uri,
             "http_port": state.http_port,
+            "grpc_port": state.grpc_port,
         }
     return settings.model_copy(update=filled)
 

@@ -11,6 +11,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from headway.core.errors import ServiceFailed
 from headway.core.platform_state import BLOCK_REPLICAS, BLOCK_WORKERS, PlatformState, read_state
@@ -18,6 +19,9 @@ from headway.core.settings import Settings
 
 NAMESPACE = "headway"
 HOOK = "headway.serving.hook:middlewares"
+GRPC_SERVICER = "headway.serving.grpc.ingress:add_to_server"
+GRPC_MESSAGE_BYTES = 1 << 20
+"""Bytes of one gRPC message; more is refused before it is read."""
 HOOK_SWITCH = "HEADWAY_SERVING_HOOK"
 """Set to 0 before `headway up`, requests take Serve's own way through the replica: slower, the same answers."""
 BACKGROUND_NICENESS = 10
@@ -67,6 +71,7 @@ def session_env(settings: Settings, state: PlatformState) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(state.ports["serve-fallback-http"]),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(state.ports["serve-fallback-grpc"]),
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(GRPC_MESSAGE_BYTES),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas_http),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas_grpc - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(replicas_grpc),
@@ -171,10 +176,15 @@ def run_in_background() -> None:
     os.nice(max(0, BACKGROUND_NICENESS - os.nice(0)))  # a worker that is used again does not sink further
 
 
-def start_serve(settings: Settings) -> None:
-    """Start Serve behind HAProxy on the platform's own host and port; idempotent.
+def grpc_options(port: int) -> dict[str, Any]:
+    """Return Serve's gRPC options; reflection is off, one more way in that asks for no token."""
+    return {"port": port, "grpc_servicer_functions": [GRPC_SERVICER], "enable_reflection": False}
 
-    `serve.run` alone would start it on Serve's defaults, all interfaces and port 8000.
+
+def start_serve(settings: Settings) -> None:
+    """Start Serve behind HAProxy on the platform's own host and ports, HTTP and gRPC; idempotent.
+
+    `serve.run` alone would start it on Serve's defaults, all interfaces and port 8000, without gRPC.
     """
     connect(settings)
     state = read_state(settings.home)
@@ -186,6 +196,7 @@ def start_serve(settings: Settings) -> None:
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.http_host, "port": state.http_port},
+        grpc_options=grpc_options(state.grpc_port),
         logging_config={"enable_access_log": False},
     )
 

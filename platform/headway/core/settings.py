@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Address that Serve listens on."""
     http_port: int = Field(default=8000, ge=1, le=65535)
     """Wanted HTTP port; the next free one is taken if it is in use."""
+    grpc_port: int = Field(default=9000, ge=1, le=65535)
+    """Wanted gRPC port; the next free one is taken if it is in use."""
 
     @classmethod
     def settings_customise_sources(

@@ -38,6 +38,7 @@ from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.gauges import show
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.host import Load, ModelHost
 from headway.serving.input_check import InputCheck
 from headway.serving.load import LoadMeter
@@ -157,9 +158,10 @@ class Assembly:
         if drivers.meeting is not None:
             self.sharing = Sharing(use_case, drivers.meeting, admission, clock, patience_s=terms.patience_s)
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="outcomes")
+        schema = DecisionSchema.of(service)
         self.service = DecisionService(
             use_case,
-            schema=DecisionSchema.of(service),
+            schema=schema,
             terms=terms,
             verifier=drivers.verifier,
             batcher=self.batcher,
@@ -195,6 +197,7 @@ class Assembly:
         )
         self.load = LoadMeter(self.batcher, clock)
         self.gateway = Gateway(self.service, on_start=self.start, on_stop=self.stop)
+        self.inference = InferenceServicer(use_case, schema, self.service)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -32,7 +32,7 @@ _LINGERING = 8 * BODY_LIMIT
 it, and the caller, or the proxy before us, may lose the answer that names the reason."""
 Message = MutableMapping[str, Any]
 _JSON_TYPE = b"application/json"
-_LONGEST_ID = 128
+LONGEST_ID = 128
 _DIGITS = 9
 
 
@@ -92,7 +92,7 @@ class Gateway:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         trace = observer.trace(headers)
         given = headers.get(b"x-request-id")
-        request_id = _clean(given) if given else self._service.request_id()
+        request_id = clean_id(given.decode("latin-1")) if given else self._service.request_id()
         path: str = scope["path"]
         root: str = scope.get("root_path", "")
         if root and path.startswith(root):
@@ -249,8 +249,8 @@ def _token(header: bytes | None) -> str | None:
 def _key(header: bytes | None) -> str | None:
     if header is None:
         return None
-    if not 0 < len(header) <= _LONGEST_ID or not header.isascii():
-        raise Malformed(f"not 1 to {_LONGEST_ID} ASCII characters", field="idempotency-key")
+    if not 0 < len(header) <= LONGEST_ID or not header.isascii():
+        raise Malformed(f"not 1 to {LONGEST_ID} ASCII characters", field="idempotency-key")
     return header.decode()
 
 
@@ -269,9 +269,9 @@ def _header_length(header: bytes | None) -> int | None:
     return int(header)
 
 
-def _clean(header: bytes) -> str:
+def clean_id(given: str) -> str:
     """Return a caller's request id as printable ASCII of bounded length: it is echoed and logged."""
-    return "".join(char for char in header[:_LONGEST_ID].decode("latin-1") if "!" <= char <= "~") or "unnamed"
+    return "".join(char for char in given[:LONGEST_ID] if "!" <= char <= "~") or "unnamed"
 
 
 def _is_long(headers: dict[bytes, bytes]) -> bool:

@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from headway.core.errors import InvalidValue, Malformed, TooLarge
-from headway.core.times import EVENT_TIME
+from headway.core.errors import InvalidValue, Malformed
+from headway.serving.columns import OUTPUTS, Places, Tensor, TensorColumns, wanted_name
 from headway.serving.http import Response
-from headway.serving.protocol import DecisionCall, DecisionsBody, decode, moment, refuse_duplicates
-from headway.serving.schema import MAX_ROWS, DecisionSchema
-from headway.serving.tensors import DATATYPES, from_raw, to_raw
+from headway.serving.protocol import DecisionCall, DecisionsBody, decode, refuse_duplicates
+from headway.serving.schema import DecisionSchema
+from headway.serving.tensors import to_raw
 
-_OUTPUTS = ("score", "label")
+_PLACES = Places(values="inputs[{}].data", raw="inputs[{}].parameters.binary_data_size")
 _SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 _HEADER_LENGTH = b"inference-header-content-length"
@@ -99,8 +99,7 @@ class InferenceProtocol:
 
     def __init__(self, use_case: str, schema: DecisionSchema) -> None:
         self._use_case = use_case
-        self._schema = schema
-        self._columns = schema.columns + (() if schema.event_id is None else (schema.event_id,))
+        self._inputs = TensorColumns(schema, _PLACES)
         self._decoder: msgspec.json.Decoder[InferBody] = msgspec.json.Decoder(InferBody)
         self._index = msgspec.json.Decoder(IndexBody)
 
@@ -118,37 +117,10 @@ class InferenceProtocol:
         body = decode(self._decoder, head)
         refuse_duplicates(head)
         raw = _raw_data(body.inputs, memoryview(data)[size:])
-        tensors: dict[str, InputTensor] = {}
-        places: dict[str, str] = {}
-        for index, tensor in enumerate(body.inputs):
-            if tensor.name in tensors:
-                raise InvalidValue(f"inputs[{index}].name", f"{tensor.name!r} comes twice")
-            tensors[tensor.name] = tensor
-            places[tensor.name] = f"inputs[{index}]"
-        known = {**dict(self._columns), EVENT_TIME: "int64"}
-        for name in tensors:
-            if name not in known:
-                raise InvalidValue(
-                    f"{places[name]}.name", f"unknown input {name!r}", hint=f"inputs are {', '.join(known)}"
-                )
-        count = self._rows(tensors, places)
-        columns = []
-        for name, dtype in self._schema.columns:
-            if name not in tensors:
-                raise InvalidValue(f"inputs.{name}", "required and missing", code="feature_missing")
-            columns.append(self._column(tensors[name], dtype, places[name], count, raw))
-        if self._schema.event_id is not None:
-            name, dtype = self._schema.event_id
-            own = self._column(tensors[name], dtype, places[name], count, raw) if name in tensors else [None] * count
-            columns.append(own)
-        times: list[int | None] = [None] * count
-        if EVENT_TIME in tensors:
-            place = places[EVENT_TIME]
-            values = self._column(tensors[EVENT_TIME], "int64", place, count, raw)
-            times = [moment(value, f"{place}.data[{index}]") for index, value in enumerate(values)]
-        rows = list(zip(*columns, times, strict=True))
-        call = DecisionCall(rows=rows, id=body.id, replayed=EVENT_TIME in tensors)
-        return call, _wanted(body)
+        rows, replayed = self._inputs.rows(
+            [Tensor(item.name, item.datatype, item.shape, _values(item), raw[i]) for i, item in enumerate(body.inputs)]
+        )
+        return DecisionCall(rows=rows, id=body.id, replayed=replayed), _wanted(body)
 
     def encode(self, answer: DecisionsBody, outputs: tuple[WantedOutput, ...]) -> Response:
         """Return the response: JSON, followed by the outputs that are wanted as bytes."""
@@ -203,8 +175,7 @@ class InferenceProtocol:
 
     def metadata(self, versions: list[str]) -> dict[str, Any]:
         """Return the model metadata."""
-        inputs = [{"name": name, "datatype": DATATYPES[dtype][0], "shape": [-1, 1]} for name, dtype in self._columns]
-        inputs.append({"name": EVENT_TIME, "datatype": "INT64", "shape": [-1, 1]})
+        inputs = [{"name": name, "datatype": datatype, "shape": [-1, 1]} for name, datatype in self._inputs.describe()]
         return {
             "name": self._use_case,
             "versions": versions,
@@ -216,55 +187,34 @@ class InferenceProtocol:
             ],
         }
 
-    def _rows(self, tensors: dict[str, InputTensor], places: dict[str, str]) -> int:
-        counts = set()
-        for name, tensor in tensors.items():
-            shape = tensor.shape
-            if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
-                raise InvalidValue(f"{places[name]}.shape", f"{shape} is not [n, 1] or [n]")
-            if shape[0] > MAX_ROWS:
-                raise TooLarge(f"{shape[0]} rows, at most {MAX_ROWS}", field=f"{places[name]}.shape")
-            counts.add(shape[0])
-            if len(counts) > 1:
-                raise InvalidValue(f"{places[name]}.shape", "the inputs differ in their number of rows")
-        if not counts or counts == {0}:
-            raise InvalidValue("inputs", "no rows", hint="send at least one")
-        return counts.pop()
 
-    def _column(self, tensor: InputTensor, dtype: str, place: str, count: int, raw: dict[str, memoryview]) -> list[Any]:
-        if tensor.datatype not in DATATYPES[dtype]:
-            raise InvalidValue(f"{place}.datatype", f"{tensor.datatype!r} is not {' or '.join(DATATYPES[dtype])}")
-        if tensor.data is UNSET:
-            data = from_raw(tensor.datatype, raw[tensor.name], count, place)
-        else:
-            data = tensor.data
-            if data and isinstance(data[0], list):
-                data = list(itertools.chain.from_iterable(item if isinstance(item, list) else [item] for item in data))
-        if len(data) != count:
-            raise InvalidValue(f"{place}.data", f"{len(data)} values for {count} rows")
-        try:
-            values: list[Any] = msgspec.convert(data, list[self._schema.value_type(tensor.name)])  # type: ignore[misc]  # made at run time
-        except msgspec.ValidationError as error:
-            what, _, path = str(error).partition(" - at `$")
-            raise InvalidValue(f"{place}.data{path.rstrip('`')}", what.replace("`", "")) from None
-        return values
+def _values(tensor: InputTensor) -> list[Any] | None:
+    """Return the data in the JSON, one list of them."""
+    if tensor.data is UNSET:
+        return None
+    data = tensor.data
+    if data and isinstance(data[0], list):
+        return list(itertools.chain.from_iterable(item if isinstance(item, list) else [item] for item in data))
+    return data
 
 
-def _raw_data(inputs: list[InputTensor], behind: memoryview) -> dict[str, memoryview]:
-    """Return the bytes of the tensors that have no data in the JSON, which follow it in order."""
-    found, at = {}, 0
+def _raw_data(inputs: list[InputTensor], behind: memoryview) -> list[memoryview | None]:
+    """Return the bytes of each tensor that has no data in the JSON, which follow it in order."""
+    found: list[memoryview | None] = []
+    at = 0
     for index, tensor in enumerate(inputs):
         size = tensor.parameters.get(_SIZE)
         place = f"inputs[{index}].parameters.{_SIZE}"
         if tensor.data is not UNSET:
             if size is not None:
                 raise InvalidValue(place, "the tensor has data in the JSON too", hint="one of both")
+            found.append(None)
             continue
         if size is None:
             raise InvalidValue(f"inputs[{index}].data", "required and missing")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(behind) - at:
             raise InvalidValue(place, f"{size!r} is not a number of bytes, {len(behind) - at} are left")
-        found[tensor.name] = behind[at : at + size]
+        found.append(behind[at : at + size])
         at += size
     if at != len(behind):
         raise InvalidValue("inputs", f"{len(behind) - at} bytes behind the JSON belong to no tensor")
@@ -274,13 +224,12 @@ def _raw_data(inputs: list[InputTensor], behind: memoryview) -> dict[str, memory
 def _wanted(body: InferBody) -> tuple[WantedOutput, ...]:
     binary = _flag(body.parameters, _ALL_BINARY, "parameters", default=False)
     if not body.outputs:
-        return tuple(WantedOutput(name, binary) for name in _OUTPUTS)
+        return tuple(WantedOutput(name, binary) for name in OUTPUTS)
     wanted: dict[str, WantedOutput] = {}
     for index, output in enumerate(body.outputs):
-        if output.name not in _OUTPUTS:
-            raise InvalidValue(f"outputs[{index}].name", f"unknown output {output.name!r}", hint="score, label")
+        name = wanted_name(output.name, index)
         raw = _flag(output.parameters, _BINARY, f"outputs[{index}].parameters", default=binary)
-        wanted.setdefault(output.name, WantedOutput(output.name, raw))
+        wanted.setdefault(name, WantedOutput(name, raw))
     return tuple(wanted.values())
 
 

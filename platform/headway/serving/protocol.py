@@ -29,6 +29,8 @@ class DecisionCall(msgspec.Struct, kw_only=True):
     """UTC microseconds; needs the scope `replay:<use case>`."""
     replayed: bool = False
     """The caller chose the time, by as_of or by a row's event_time."""
+    patience_s: float | None = None
+    """What is left of the caller's own deadline."""
 
 
 class OutcomeRow(msgspec.Struct, forbid_unknown_fields=True):

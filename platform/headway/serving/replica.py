@@ -12,6 +12,8 @@ from ray import serve
 from headway.core.ids import uuid7
 from headway.serving import hook
 from headway.serving.gateway import Gateway, Service
+from headway.serving.grpc import ingress
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.http import Request
 from headway.serving.observer import NO_HEADERS
 
@@ -42,6 +44,11 @@ class Parts(Protocol):
         """The service behind bare ASGI."""
         ...
 
+    @property
+    def inference(self) -> InferenceServicer | None:
+        """What answers gRPC; None where the service takes no inference."""
+        ...
+
     async def start(self) -> None:
         """Start the background work."""
         ...
@@ -60,12 +67,16 @@ class Parts(Protocol):
         ...
 
 
-class Replica:
+class Replica(ingress.InferenceMethods):
     """One replica of a service at a route prefix; a deployment derives from it and says which."""
 
     def __init__(self, prefix: str, parts: Parts) -> None:
         self._prefix = prefix
+        self._application = _application(default=prefix.removeprefix("/"))
         self._assembly = parts
+
+    def _servicer(self) -> InferenceServicer | None:
+        return self._assembly.inference
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the gateway; Serve runs its lifespan on the loop that serves."""
@@ -114,9 +125,12 @@ class Replica:
         hook.register(
             self._prefix, self._assembly.gateway, asyncio.get_running_loop(), ready=lambda: self._assembly.ready
         )
+        if self._assembly.inference is not None:
+            ingress.register(self._application, self._assembly.inference, asyncio.get_running_loop())
 
     async def _stop(self) -> None:
         hook.unregister(self._prefix)
+        ingress.unregister(self._application)
         await self._assembly.stop()
 
 
@@ -133,6 +147,14 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
+
+
+def _application(*, default: str) -> str:
+    """Return the name under which Serve runs this replica's application."""
+    try:
+        return str(serve.get_replica_context().app_name)
+    except serve.exceptions.RayServeException:
+        return default
 
 
 def replica_name(application: str, now: int) -> str:

@@ -100,7 +100,7 @@ class DecisionService:
         self._document = document(use_case, schema)
         self.admission = admission or Admission(terms.admission, clock)
         """One for every way in."""
-        self.decider = Decider(
+        self._decider = Decider(
             use_case,
             admission=self.admission,
             batcher=batcher,
@@ -132,6 +132,25 @@ class DecisionService:
             ("GET", "/v2/health/live"): self._live,
             ("GET", "/v2/health/ready"): self._ready,
         }
+
+    @property
+    def decider(self) -> Decider:
+        """What decides behind every protocol."""
+        return self._decider
+
+    @property
+    def inference(self) -> InferenceProtocol:
+        """What describes server and model."""
+        return self._inference
+
+    @property
+    def host(self) -> Host:
+        """What serves."""
+        return self._host
+
+    def decides(self, token: str | None) -> Principal:
+        """Return who asks for decisions; raises Unauthenticated or Forbidden, and what the verifier raises."""
+        return self._principal(token, self._decide_scope)
 
     def caller(self, method: str, path: str, token: str | None) -> Principal | None:
         """Return who asks, so that nothing of a stranger's body is kept; None where the path takes no body.
@@ -170,14 +189,14 @@ class DecisionService:
         principal = caller or self._principal(request.token, self._decide_scope)
         start = self._clock.monotonic()
         call = self._decoder.decode(request.body)
-        self._decoded(request, start)
+        self.decoded(request, start)
         return await self.decider.once(request, principal, call, self._encode)
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
         start = self._clock.monotonic()
         call, outputs = self._inference.decode(request.body, request.header_length)
-        self._decoded(request, start)
+        self.decoded(request, start)
         return await self.decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
 
     async def _invoke(self, request: Request, caller: Principal | None) -> Response:
@@ -186,10 +205,10 @@ class DecisionService:
             raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
         start = self._clock.monotonic()
         call = self._invocations.decode(request.body)
-        self._decoded(request, start)
+        self.decoded(request, start)
         return await self.decider.once(request, principal, call, self._invocations.encode)
 
-    def _decoded(self, request: Request, start: float) -> None:
+    def decoded(self, request: Request, start: float) -> None:
         """Note what decoding took."""
         end = self._clock.monotonic()
         self._meter.notes.decode.append(end - start)

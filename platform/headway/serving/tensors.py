@@ -6,6 +6,7 @@ Raw data are little-endian and row-major; each BYTES element follows its length 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -37,23 +38,27 @@ DATATYPES = {
 """Column dtype → datatypes that can carry it; the first is the declared one."""
 
 
-def from_raw(datatype: str, raw: memoryview, count: int, place: str) -> list[Any]:
-    """Return `count` values as Python's own; InvalidValue names the tensor and the element."""
+def from_raw(datatype: str, raw: memoryview, count: int, place: str, size_place: str) -> list[Any]:
+    """Return `count` values as Python's own; InvalidValue names the element at `place`, or `size_place`."""
     if datatype == "BYTES":
-        return _texts(raw, count, place)
+        return _texts(raw, count, place, size_place)
     dtype = np.dtype(_NUMPY[datatype])
     if len(raw) != count * dtype.itemsize:
-        raise InvalidValue(
-            f"{place}.parameters.binary_data_size",
-            f"{len(raw)} bytes, {count} values of {datatype} are {count * dtype.itemsize}",
-        )
+        raise InvalidValue(size_place, f"{len(raw)} bytes, {count} values of {datatype} are {count * dtype.itemsize}")
     if datatype == "BOOL":
         return [byte != 0 for byte in raw]
     values = np.frombuffer(raw, dtype)
     if dtype.kind == "f" and not np.isfinite(values).all():
         index = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise InvalidValue(f"{place}.data[{index}]", "not a finite number", code="not_finite")
+        raise InvalidValue(f"{place}[{index}]", "not a finite number", code="not_finite")
     return list(values.tolist())
+
+
+def require_finite(values: Sequence[Any], place: str) -> None:
+    """Raise InvalidValue where one of the values is NaN or infinite."""
+    for index, value in enumerate(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidValue(f"{place}[{index}]", "not a finite number", code="not_finite")
 
 
 def to_raw(datatype: str, values: Sequence[Any]) -> bytes:
@@ -64,20 +69,20 @@ def to_raw(datatype: str, values: Sequence[Any]) -> bytes:
     return np.array(values, _NUMPY[datatype]).tobytes()
 
 
-def _texts(raw: memoryview, count: int, place: str) -> list[str]:
+def _texts(raw: memoryview, count: int, place: str, size_place: str) -> list[str]:
     found, at = [], 0
     for index in range(count):
         if at + 4 > len(raw):
-            raise InvalidValue(f"{place}.data[{index}]", "missing: the tensor's bytes end before")
+            raise InvalidValue(f"{place}[{index}]", "missing: the tensor's bytes end before")
         (size,) = struct.unpack_from("<I", raw, at)
         at += 4
         if at + size > len(raw):
-            raise InvalidValue(f"{place}.data[{index}]", f"{size} bytes, the tensor's bytes end before")
+            raise InvalidValue(f"{place}[{index}]", f"{size} bytes, the tensor's bytes end before")
         try:
             found.append(str(raw[at : at + size], "utf-8"))
         except UnicodeDecodeError as error:
-            raise InvalidValue(f"{place}.data[{index}]", f"not UTF-8: {error.reason}") from None
+            raise InvalidValue(f"{place}[{index}]", f"not UTF-8: {error.reason}") from None
         at += size
     if at != len(raw):
-        raise InvalidValue(f"{place}.parameters.binary_data_size", f"{len(raw) - at} bytes after the last value")
+        raise InvalidValue(size_place, f"{len(raw) - at} bytes after the last value")
     return found

@@ -15,6 +15,7 @@ from headway.cluster.kubernetes.validate import Schemas, validate
 from headway.cluster.serve_config import events_config, replicas_at_first, serve_config
 from headway.core.errors import DefinitionError, NotFound
 from headway.core.project import Project
+from headway.core.ray_session import grpc_options
 from headway.core.settings import Settings
 from tests.cluster.kubernetes.conftest import ROOT, Manifest, one
 
@@ -100,6 +101,7 @@ def test_replicas_get_the_nodes_that_availability_asks_for_and_spot_is_tainted(m
     config = yaml.safe_load(one(manifests, "RayService")["spec"]["serveConfigV2"])
     replicas = replicas_at_first(config["applications"][0]["deployments"][0])
     assert replicas == 2
+    assert config["grpc_options"] == grpc_options(9000)
     events = config["applications"][1]
     assert (events["route_prefix"], events["deployments"][0]["num_replicas"]) == ("/v1/events", 2)
     assert serving["minReplicas"] >= replicas
@@ -118,6 +120,7 @@ def test_the_network_is_closed_but_for_what_is_listed(manifests: list[Manifest])
     assert deny["policyTypes"] == allow["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in deny and "egress" not in deny
     open_ports = [port["port"] for rule in allow["ingress"] for port in rule.get("ports", [])]
+    assert 8000 in open_ports and 9000 in open_ports
     assert 8404 not in open_ports and 6379 not in open_ports and 10001 not in open_ports
     assert all(rule.get("from") for rule in allow["ingress"])
     blocks = [peer["ipBlock"] for rule in allow["egress"] for peer in rule["to"] if "ipBlock" in peer]

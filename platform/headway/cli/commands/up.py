@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
         result = {"home": state.home, "seconds": round(seconds, 1), "ports": state.ports}
 
         def human(_: object) -> None:
-            where = f"http://{settings.http_host}:{state.http_port}"
+            where = f"http://{settings.http_host}:{state.http_port}, grpc://{settings.http_host}:{state.grpc_port}"
             say(f"Headway is up after {seconds:.1f} s: {where}, state {state.home}")
             say('Stop it with `headway down`; `eval "$(headway status --shell)"` readies a shell for serve and ray.')
 

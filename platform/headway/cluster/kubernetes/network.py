@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from headway.cluster.kubernetes.names import Names, labels
+from headway.cluster.kubernetes.pods import GRPC_PORT
 
 Manifest = dict[str, Any]
 _METADATA_SERVICE = "169.254.169.254/32"
@@ -19,7 +20,7 @@ def network_policies(names: Names) -> list[Manifest]:
     own = {"podSelector": {"matchLabels": labels(names)}}
     ingress = [
         {"from": [own]},
-        {"from": [_namespace("headway.dev/ingress")], "ports": _tcp(8000)},
+        {"from": [_namespace("headway.dev/ingress")], "ports": _tcp(8000, GRPC_PORT)},
         {"from": [_namespace("headway.dev/operator")], "ports": _tcp(8265, 8000)},
         {"from": [_namespace("headway.dev/metrics")], "ports": _tcp(8080)},
     ]

@@ -6,13 +6,14 @@ from typing import Any
 
 from headway.cluster.kubernetes.names import Names, labels
 from headway.cluster.kubernetes.node_groups import Cluster, NodeGroup
-from headway.core.ray_session import HOOK, PROXY_CHECK_S
+from headway.core.ray_session import GRPC_MESSAGE_BYTES, HOOK, PROXY_CHECK_S
 
 Manifest = dict[str, Any]
 USER = 1000
 """The image's user."""
 HOME = "/var/lib/headway"
 PROJECT = "/opt/headway"
+GRPC_PORT = 9000
 HAPROXY = "/opt/venv/bin/headway-haproxy"
 """What Serve starts as HAProxy; the image's build writes it (`headway.core.haproxy.write_script`)."""
 _TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # a folder's name, not a secret
@@ -36,6 +37,7 @@ def ray_environment() -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(GRPC_MESSAGE_BYTES),
         "RAY_SERVE_HAPROXY_LOG_TARGET": "/dev/null",
         "RAY_SERVE_HAPROXY_BINARY_PATH": HAPROXY,
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": PROXY_CHECK_S,
@@ -78,6 +80,7 @@ def head_template(names: Names, cluster: Cluster) -> Manifest:
         {"name": "dashboard", "containerPort": 8265},
         {"name": "client", "containerPort": 10001},
         {"name": "serve", "containerPort": 8000},
+        {"name": "grpc", "containerPort": GRPC_PORT},
         {"name": "metrics", "containerPort": 8080},
     ]
     return template
@@ -107,6 +110,7 @@ def worker_template(names: Names, cluster: Cluster, group: NodeGroup) -> Manifes
     spec["terminationGracePeriodSeconds"] = 120
     spec["containers"][0]["ports"] = [
         {"name": "serve", "containerPort": 8000},
+        {"name": "grpc", "containerPort": GRPC_PORT},
         {"name": "metrics", "containerPort": 8080},
     ]
     if group.market == "spot":

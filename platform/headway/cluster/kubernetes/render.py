@@ -10,10 +10,11 @@ import yaml
 from headway.cluster.kubernetes.names import Names, labels
 from headway.cluster.kubernetes.network import network_policies
 from headway.cluster.kubernetes.node_groups import Cluster, load_cluster
-from headway.cluster.kubernetes.pods import HOME, PROJECT
+from headway.cluster.kubernetes.pods import GRPC_PORT, HOME, PROJECT
 from headway.cluster.kubernetes.ray_service import ray_service
 from headway.cluster.serve_config import events_config, min_replicas, serve_config
 from headway.core.project import Project
+from headway.core.ray_session import grpc_options
 from headway.core.settings import Settings
 from headway.governance.contract import load_contract
 
@@ -32,6 +33,7 @@ def render(use_case: str, project: Project, settings: Settings, out: Path) -> li
     replicas = max(1, min_replicas(contract))
     config = serve_config(use_case, contract=contract)
     config["applications"].append(events_config(replicas=replicas))
+    config["grpc_options"] = grpc_options(GRPC_PORT)
     files: dict[str, list[Manifest]] = {
         "service-accounts.yaml": [_account(names, name) for name in (names.head, names.worker)],
         "settings.yaml": [_settings(names, cluster, settings)],

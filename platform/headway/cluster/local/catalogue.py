@@ -23,6 +23,6 @@ def services() -> tuple[Service, ...]:
 
 def address(context: Context, name: str) -> str:
     """Return where a port is reached, for people."""
-    scheme = "redis" if name.startswith("redis") else "ray" if name.startswith("ray") else "http"
-    host = context.settings.http_host if name == "http" else "127.0.0.1"
+    scheme = next((known for known in ("redis", "ray", "grpc") if name.startswith(known)), "http")
+    host = context.settings.http_host if name in ("http", "grpc") else "127.0.0.1"
     return f"{scheme}://{host}:{context.port(name)}"

@@ -102,7 +102,7 @@ def _claim(settings: Settings) -> PlatformState:
         return state
     # nothing of an old one runs any more: choose ports afresh, somebody may have taken them meanwhile
     processes.stop(processes.ours(home, state.services.values() if state else ()), grace_s=5.0)
-    with port_book.reserved(home, {"http": settings.http_port}) as ports:
+    with port_book.reserved(home, {"http": settings.http_port, "grpc": settings.grpc_port}) as ports:
         fresh = PlatformState(home=str(home), ports=ports, ray_temp=str(port_book.ray_temp(home)))
         write_state(fresh)
     return fresh

@@ -29,6 +29,7 @@ DEFAULTS = {
     "mlflow": 5000,
     "issuer": 8090,
     "http": 8000,
+    "grpc": 9000,
     "ray-gcs": 6385,
     "ray-client": 10001,
     "ray-node-manager": 10010,

@@ -52,7 +52,7 @@ def status(settings: Settings) -> Status:
         )
     context = Context(settings=resolve(settings), state=state)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        rows = [*pool.map(lambda service: _service_status(context, service), services()), _ingress_status(context)]
+        rows = [*pool.map(lambda service: _service_status(context, service), services()), *_ingress_status(context)]
     complete = all(row.state == "up" for row in rows)
     return Status(
         home=str(settings.home),
@@ -78,12 +78,11 @@ def _service_status(context: Context, service: Service) -> ServiceStatus:
     )
 
 
-def _ingress_status(context: Context) -> ServiceStatus:
-    return ServiceStatus(
-        name="serve",
-        title="Serve",
-        state="up" if ServeIngress().healthy(context) else "down",
-        pid=None,
-        address=address(context, "http"),
-        log=str(context.home / "logs" / "serve.log"),
-    )
+def _ingress_status(context: Context) -> list[ServiceStatus]:
+    """Return a row per port of Serve."""
+    state = "up" if ServeIngress().healthy(context) else "down"
+    log = str(context.home / "logs" / "serve.log")
+    return [
+        ServiceStatus(name=name, title=title, state=state, pid=None, address=address(context, port), log=log)
+        for name, title, port in (("serve", "Serve", "http"), ("serve-grpc", "Serve, gRPC", "grpc"))
+    ]

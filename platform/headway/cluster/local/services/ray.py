@@ -90,7 +90,7 @@ class ServeIngress:
 
     def ports(self) -> Sequence[str]:
         """Ports of HAProxy and of the fallback proxy."""
-        return ("http", "serve-fallback-http", "haproxy-stats", "haproxy-metrics")
+        return ("http", "grpc", "serve-fallback-http", "haproxy-stats", "haproxy-metrics")
 
     def command(self, context: Context) -> Sequence[str]:
         """Run our starter."""
@@ -101,7 +101,8 @@ class ServeIngress:
         return session_env(context.settings, context.state)
 
     def healthy(self, context: Context) -> bool:
-        """HAProxy answers; with 503 while no application is deployed."""
+        """HAProxy answers, on both ports; with 503 while no application is deployed."""
         host = context.settings.http_host
         reachable = LOOPBACK if host in ("0.0.0.0", "") else host  # noqa: S104 - compared, not bound
-        return answers_http(context.port("http"), "/-/healthz", host=reachable, accept=(200, 503))
+        http = answers_http(context.port("http"), "/-/healthz", host=reachable, accept=(200, 503))
+        return http and accepts(context.port("grpc"), host=reachable)
