@@ -108,6 +108,7 @@ def test_nvidias_client_over_grpc(tmp_path: Path) -> None:
     # the client gives up, unless the service has refused before that what it cannot do in a microsecond
     assert found["no_time"][0] in ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.UNAVAILABLE")
 
+
 def test_kserves_client_over_grpc(tmp_path: Path) -> None:
     found = talk_grpc(tmp_path, "kserve_grpc.py")
     assert [found[name] for name in ("live", "ready", "model_ready")] == [True] * 3

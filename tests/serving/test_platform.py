@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from headway.serving.grpc.messages import REQUESTS
 from headway.serving.recorder import decisions_folder
 from tests.serving.callers import Got
 from tests.serving.grpc.helpers import infer, metadata, send
-from tests.serving.staging import ROOT, Staged, staged
+from tests.serving.staging import ROOT, Staged, staged, until
 from tests.serving.test_spool import Lake
 
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
@@ -176,6 +177,36 @@ def test_decisions_reach_the_log(served: Served) -> None:
         assert clock.monotonic() < end, "the decisions did not reach the spool"
         drain(folder, f"decisions.{USE_CASE}", lake)
         found = {i for table in lake.batches.values() for i in table["decision_id"].to_pylist()}
+
+
+def test_prometheus_sees_every_request_hook_on_and_off(served: Served) -> None:
+    """Of a way in that no other test uses: what they sent may be shown late."""
+    platform, token = served.platform, served.platform.token()
+    before = _requests(platform)
+    rows = platform.stage.rows
+    for row in rows[:30]:
+        body = json.dumps({"dataframe_records": [row]}).encode()
+        assert platform.ask("/invocations", body, token)[0] == 200
+    assert platform.ask("/invocations", b"{", token)[0] == 400
+
+    def grown() -> dict[str, float]:
+        return {status: count - before.get(status, 0) for status, count in _requests(platform).items()}
+
+    wanted = {"2xx": 30.0, "4xx": 1.0}
+    until(lambda: all(grown().get(status, 0) >= count for status, count in wanted.items()), within_s=60)
+    assert grown() == wanted
+
+
+def _requests(platform: Staged) -> dict[str, float]:
+    """Return how many requests of the route `invocations` Prometheus sees, by class of status, over all replicas."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{platform.state.ports['ray-metrics']}/metrics", timeout=10) as got:
+        lines = re.findall(r"^ray_headway_requests_total\{(.*)\} (\S+)$", got.read().decode(), re.MULTILINE)
+    found: dict[str, float] = {}
+    for text, value in lines:
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', text))
+        if (labels["use_case"], labels["route"]) == (USE_CASE, "invocations"):
+            found[labels["status"]] = found.get(labels["status"], 0.0) + float(value)
+    return found
 
 
 def test_what_is_not_as_signed_is_never_assembled(platform: Staged) -> None:

@@ -12,11 +12,13 @@ from headway.core.errors import Unavailable
 from headway.core.telemetry.instruments import Table
 from headway.core.types import Matrix
 from headway.serving import metrics as m
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.objectives import AVAILABILITY, P95, P99, Objectives
 from headway.serving.replica import Replica
 from headway.serving.telemetry import Telemetry
-from tests.serving.helpers import Toy
+from tests.serving.grpc.helpers import infer, metadata
+from tests.serving.helpers import Toy, schema
 
 OBJECTIVES = Objectives(p95_s=0.02, p99_s=0.05, availability=0.99, max_lag={"activity": 5_000_000})
 OF = ("toy", "7")
@@ -32,7 +34,7 @@ class Measured(Toy):
             meter=self.meter,
             objectives=OBJECTIVES,
             version=lambda: "7",
-            shed=lambda: self.service.admission.shed,
+            shed=lambda: self.service.admission.shed_above,
             look=self.look,
             outside=self.outside,
             clock=self.clock,
@@ -91,19 +93,28 @@ def test_requests_rows_and_stages_are_counted_by_who_answered_and_how(tmp_path: 
     assert table.labelled(m.TRITON_FAILURE) == {(*OF, "invalid"): 1, (*OF, "denied"): 1}
 
 
-@pytest.mark.parametrize("protocol", ["http", "handle"])
+@pytest.mark.parametrize("protocol", ["http", "handle", "grpc"])
 def test_each_way_in_is_seen(tmp_path: Path, protocol: str) -> None:
     toy = Measured(tmp_path)
 
     async def work(_: Toy) -> None:
         if protocol == "http":
             await toy.http("POST", "/v1/decisions", body(1))
+        elif protocol == "grpc":
+            servicer = InferenceServicer("toy", schema, toy.service)
+            for message in (infer(), infer(model="other")):
+                await servicer.answer("ModelInfer", message.SerializeToString(), metadata(), None)
         else:
             replica = Replica("/toy", toy)  # type: ignore[arg-type]  # of its parts only the service is used
             await replica.respond("POST", "/v1/decisions", body(1), token="alice")
 
     toy.call(work)
-    assert toy.collected().labelled(m.REQUESTS) == {(*OF, protocol, "decisions", "2xx", "ok"): 1}
+    found = toy.collected().labelled(m.REQUESTS)
+    if protocol == "grpc":
+        assert found == {(*OF, "grpc", "infer", "2xx", "ok"): 1, (*OF, "grpc", "infer", "4xx", "invalid"): 1}
+        assert toy.telemetry.table.count(m.STAGE_SECONDS, *OF, "decode") == 1
+    else:
+        assert found == {(*OF, protocol, "decisions", "2xx", "ok"): 1}
 
 
 def test_clauses_are_held_against_latency_failures_and_staleness_but_not_against_shedding(tmp_path: Path) -> None:
@@ -119,7 +130,7 @@ def test_clauses_are_held_against_latency_failures_and_staleness_but_not_against
     answered(50, 429, 0.001)
     answered(5, 503, 0.001)
     answered(1, 500, 0.001)
-    toy.service.admission.shed = 4
+    toy.service.admission.shed_above = 4
     table = toy.collected()
     held = {
         clause: (table.value(m.EVENTS, "toy", clause, "bad"), table.value(m.EVENTS, "toy", clause, "good"))

@@ -11,11 +11,13 @@ import pytest
 
 from headway.core.clock import SystemClock
 from headway.core.telemetry.otlp import OtlpSettings
+from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.replica import Replica
 from headway.serving.tracing import Tracer
 from tests.core.telemetry.collector import Collector, collecting, values
 from tests.features.streams.world import until
-from tests.serving.helpers import Toy
+from tests.serving.grpc.helpers import infer, metadata
+from tests.serving.helpers import Toy, schema
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
@@ -113,6 +115,22 @@ def test_a_handle_call_carries_its_trace(tmp_path: Path, collector: Collector) -
     (server,) = collector.named("POST /v1/decisions")
     assert server.parent_span_id.hex() == PARENT
     assert values(server.attributes)["headway.protocol"] == "handle"
+
+
+def test_a_grpc_call_carries_its_trace_in_metadata(tmp_path: Path, collector: Collector) -> None:
+    toy = traced(tmp_path, collector)
+    servicer = InferenceServicer("toy", schema, toy.service)
+
+    async def work(_: Toy) -> str:
+        said = metadata(**SAMPLED)
+        return (await servicer.answer("ModelInfer", infer().SerializeToString(), said, None)).status.code
+
+    assert toy.call(work) == "OK"
+    sent(toy, 2)
+    (server,) = collector.named("POST /v2/models/toy/infer")
+    assert (server.trace_id.hex(), server.parent_span_id.hex()) == (TRACE, PARENT)
+    assert values(server.attributes)["headway.protocol"] == "grpc"
+    assert [span.name for span in collector.spans if span.parent_span_id == server.span_id] == STAGES
 
 
 def test_a_failed_request_is_found_by_its_trace_in_the_log(

@@ -111,6 +111,8 @@ class Admission:
         # of their own: who decides at the contract's full rate must be able to say what became of it
         self.outcomes = Gcra(rate=limits.rate * _OUTCOMES_PER_DECISION, burst=limits.burst * _OUTCOMES_PER_DECISION)
         self.shed = 0
+        self.shed_above = 0
+        """Decisions shed above the ceiling, which are not held against availability."""
         self.refused = 0
         self._return_at = 0.0
         """Monotonic seconds: when the next refused caller is asked to come back."""
@@ -143,6 +145,7 @@ class Admission:
             beyond += waiting[other]
         late = beyond > 0 or wait_s > may_wait_s
         if late and limits.shed:
+            self.shed_above += above
             need_s = max(beyond * backlog.row_s(), wait_s - may_wait_s)
             raise self._overloaded(rows, backlog, wait_s, may_wait_s, need_s, now)
         self._charge(self.decisions, client, rows, now)

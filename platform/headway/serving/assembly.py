@@ -170,9 +170,6 @@ class Assembly:
             room=self.recorder.spool.require_room,
             clock=clock,
             executor=self._executor,
-            admission=admission,
-            answers=self.sharing.answers if self.sharing else None,
-            breakers=self.breakers,
             meter=meter,
             tracer=tracer,
             readiness=Readiness(
@@ -183,13 +180,16 @@ class Assembly:
                     "features": self._features.problem,
                 }
             ),
+            admission=admission,
+            answers=self.sharing.answers if self.sharing else None,
+            breakers=self.breakers,
         )
         self.telemetry = Telemetry(
             use_case,
             meter=meter,
             objectives=objectives,
             version=lambda: self.host.state.champion,
-            shed=lambda: self.service.admission.shed,
+            shed=lambda: self.service.admission.shed_above,
             look=partial(show, self),
             outside=self.host.outside,
             clock=clock,

@@ -93,6 +93,7 @@ class Decider:
             if self._answers is not None:
                 found = await self._answers.claim(principal.sub, key, request.body)
                 if isinstance(found, Response):
+                    self._idempotency.replayed += 1
                     response = found
                     return response
                 claim = found

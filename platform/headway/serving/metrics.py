@@ -53,7 +53,9 @@ OUTSIDE = _counter(
 )  # fmt: skip
 QUEUE_ROWS = _gauge("headway_queue_rows", "Rows that wait for a batch.", "use_case")
 QUEUE_WAIT = _gauge("headway_queue_wait_seconds", "Estimated time until work that comes now is answered.", "use_case")
-SHED = _counter("headway_shed_requests_total", "Requests refused above the contract's ceiling (503).", "use_case")
+SHED = _counter(
+    "headway_shed_requests_total", "Requests refused because they would have waited too long (503).", "use_case"
+)
 REFUSED = _counter("headway_quota_refusals_total", "Requests above their client's own rate (429).", "use_case")
 REPLAYS = _counter(
     "headway_idempotent_replays_total", "Requests answered with the first answer to their idempotency key.", "use_case"

@@ -218,13 +218,13 @@ class DecisionService:
             raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
         start = self._clock.monotonic()
         call = self._invocations.decode(request.body)
-        self._decoded(start, request.trace)
+        self.decoded(start, request.trace)
         return await self.decider.once(request, principal, call, self._invocations.encode)
 
     def _read_decisions(self, body: bytes, trace: RequestTrace | None = None) -> tuple[DecisionCall, Encode]:
         start = self._clock.monotonic()
         call = self._decoder.decode(body)
-        self._decoded(start, trace)
+        self.decoded(start, trace)
         return call, self._encode
 
     def _read_infer(
@@ -232,10 +232,10 @@ class DecisionService:
     ) -> tuple[DecisionCall, Encode]:
         start = self._clock.monotonic()
         call, outputs = self._inference.decode(body, header_length)
-        self._decoded(start, trace)
+        self.decoded(start, trace)
         return call, lambda answer: self._inference.encode(answer, outputs)
 
-    def _decoded(self, start: float, trace: RequestTrace | None) -> None:
+    def decoded(self, start: float, trace: RequestTrace | None) -> None:
         """Note what decoding took."""
         end = self._clock.monotonic()
         self._meter.notes.decode.append(end - start)

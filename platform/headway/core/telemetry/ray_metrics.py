@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from headway.core.telemetry.instruments import Table
+from headway.core.telemetry.instruments import Instrument, Kind, Table
+
+
+def ray_metric(instrument: Instrument) -> Any:
+    """Return Ray's counter or gauge of a declared one; Ray must be connected."""
+    from ray.util.metrics import Counter, Gauge
+
+    kind = Counter if instrument.kind is Kind.COUNTER else Gauge
+    return kind(instrument.name, instrument.help, instrument.labels)
 
 
 class RayMetrics:

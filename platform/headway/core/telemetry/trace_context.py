@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from random import Random
 from typing import NamedTuple
 
 _FORM = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
@@ -50,15 +51,16 @@ class Sampler:
 
     def __init__(self, ratio: float) -> None:
         self._bound = round(ratio * 2**64)
+        self._random = Random()  # chooses whom to trace, keeps no secret; the system's is a call per request
 
     def begin(self, parent: SpanContext | None) -> SpanContext | None:
         """Return a new span of the parent's trace or of a new one; None where it is not sampled."""
         if parent is not None:
             return parent._replace(span_id=new_span_id()) if parent.sampled else None
-        trace_id = os.urandom(16)
-        if int.from_bytes(trace_id[8:]) >= self._bound:
+        low = self._random.getrandbits(64)
+        if low >= self._bound:
             return None
-        return SpanContext(trace_id, new_span_id(), sampled=True)
+        return SpanContext(new_span_id() + low.to_bytes(8), new_span_id(), sampled=True)
 
 
 def new_span_id() -> bytes:

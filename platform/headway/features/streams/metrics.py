@@ -11,6 +11,8 @@ from threading import Event, Thread
 
 from headway.core.clock import Clock, SystemClock
 from headway.core.errors import HeadwayError
+from headway.core.telemetry.instruments import Instrument, Kind
+from headway.core.telemetry.ray_metrics import ray_metric
 from headway.features.definitions import View, WindowView
 from headway.features.streams.state import length
 from headway.features.streams.status import PartitionStatus
@@ -20,6 +22,27 @@ _EVERY_S = 5.0
 _STATE_EVERY = 12
 """Times as seldom is the state measured; at first, while it may be new, sooner."""
 _FIRST = (1, 2, 4, 8)
+_OF = ("source", "partition")
+LAG = Instrument(
+    name="headway_stream_lag_messages", kind=Kind.GAUGE, labels=_OF, help="Messages that no step has seen."
+)
+AGE = Instrument(
+    name="headway_stream_watermark_age_seconds", kind=Kind.GAUGE, labels=_OF,
+    help="Since the moment up to which events are there.",
+)  # fmt: skip
+FAILING = Instrument(
+    name="headway_stream_failing_seconds", kind=Kind.GAUGE, labels=_OF, help="For which no step succeeds; 0: it does."
+)
+ROWS = Instrument(
+    name="headway_stream_rows_total", kind=Kind.COUNTER, labels=_OF, help="Events that are safe in the lake."
+)
+DEAD = Instrument(
+    name="headway_stream_dead_letters_total", kind=Kind.COUNTER, labels=_OF, help="Messages that became dead letters."
+)
+STATE = Instrument(
+    name="headway_stream_state_bytes", kind=Kind.GAUGE, labels=("source", "view"), help="Of a view's values online."
+)
+ALL = (LAG, AGE, FAILING, ROWS, DEAD, STATE)
 
 
 class StreamMetrics:
@@ -27,17 +50,8 @@ class StreamMetrics:
 
     def __init__(self) -> None:
         """Name them."""
-        from ray.util.metrics import Counter, Gauge
-
-        labels = ("source", "partition")
-        self._lag = Gauge("headway_stream_lag_messages", "Messages that no step has seen.", labels)
-        self._age = Gauge(
-            "headway_stream_watermark_age_seconds", "Since the moment up to which events are there.", labels
-        )
-        self._failing = Gauge("headway_stream_failing_seconds", "For which no step succeeds; 0: it does.", labels)
-        self._rows = Counter("headway_stream_rows_total", "Events that are safe in the lake.", labels)
-        self._dead = Counter("headway_stream_dead_letters_total", "Messages that became dead letters.", labels)
-        self._state = Gauge("headway_stream_state_bytes", "Of a view's values online.", ("source", "view"))
+        self._lag, self._age, self._failing = ray_metric(LAG), ray_metric(AGE), ray_metric(FAILING)
+        self._rows, self._dead, self._state = ray_metric(ROWS), ray_metric(DEAD), ray_metric(STATE)
         self._counted: dict[int, tuple[int, int]] = {}
 
     def show(self, source: str, statuses: Sequence[PartitionStatus], now: int) -> None:

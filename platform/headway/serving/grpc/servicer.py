@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from headway.core.errors import HeadwayError, Malformed, NotFound, TooLarge
 from headway.core.types import Principal
@@ -24,7 +24,9 @@ from headway.serving.observer import Observer
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.service import Host
-from headway.serving.tracing import RequestTrace
+
+if TYPE_CHECKING:
+    from headway.serving.tracing import RequestTrace
 
 _LOG = logging.getLogger(__name__)
 OK = GrpcStatus("OK", "", ())
@@ -53,7 +55,16 @@ class Service(Protocol):
 
     @property
     def readiness(self) -> Readiness:
-        """Whether a decision could be answered now."""
+        """Whether it could be answered now."""
+        ...
+
+    @property
+    def observer(self) -> Observer:
+        """Who notes what came and went."""
+        ...
+
+    def decoded(self, start: float, trace: RequestTrace | None) -> None:
+        """Note that decoding, begun then, is done."""
         ...
 
     def decides(self, token: str | None) -> Principal:
@@ -62,11 +73,6 @@ class Service(Protocol):
 
     def request_id(self) -> str:
         """Return a fresh request id."""
-        ...
-
-    @property
-    def observer(self) -> Observer:
-        """Who sees every request."""
         ...
 
 
@@ -86,6 +92,8 @@ class _Caller:
     token: str | None = None
     key: str | None = None
     request_id: str | None = None
+    context: dict[bytes, bytes] = field(default_factory=dict)
+    """Trace context, as HTTP would have it."""
     trace: RequestTrace | None = None
 
 
@@ -111,21 +119,26 @@ class InferenceServicer:
             metadata: Of the call.
             remaining_s: Seconds left of the caller's deadline; None: it has none.
         """
-        caller, observer, status = _Caller(), self._service.observer, 200
-        arrived = observer.arrived()
+        caller, observer = _Caller(), self._service.observer
+        arrived, status = observer.arrived(), 200
         try:
-            caller.trace = observer.trace(_read(metadata, caller))
+            _read(metadata, caller)
+            caller.trace = observer.trace(caller.context)
             if caller.request_id is None:
                 caller.request_id = self._service.request_id()
             if len(message) > BODY_LIMIT:
                 raise TooLarge(f"more than {BODY_LIMIT} bytes", field="message", hint="split the request")
             return Reply(await self._acts[method](message, caller, remaining_s), OK, caller.request_id)
         except Exception as error:
-            status = status_of(error)
             request_id = caller.request_id or self._service.request_id()
             if not isinstance(error, HeadwayError):
                 # the text may hold the caller's data: the log names the kind and the place, the answer neither
-                _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
+                extra = {
+                    "request_id": request_id,
+                    "trace_id": caller.trace.context.trace_id.hex() if caller.trace else "",
+                }
+                _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error, extra=extra)
+            status = status_of(error, inference=True)
             return Reply(b"", grpc_status(error), request_id)
         except asyncio.CancelledError:
             status = _GONE
@@ -139,6 +152,7 @@ class InferenceServicer:
     async def _model_infer(self, message: bytes, caller: _Caller, remaining_s: float | None) -> bytes:
         service = self._service
         principal = service.decides(caller.token)
+        start = service.observer.arrived()
         request = parse("ModelInfer", message)
         self._require_model(request.model_name, request.model_version, "model_name")
         call, wanted = self._messages.decode(request, remaining_s)
@@ -152,6 +166,7 @@ class InferenceServicer:
             idempotency_key=caller.key,
             trace=caller.trace,
         )
+        service.decoded(start, asked.trace)
         work = service.decider.once(asked, principal, call, lambda body: self._messages.encode(body, wanted))
         if caller.key is None and call.id is None:
             return (await work).body
@@ -207,13 +222,11 @@ class InferenceServicer:
             task.exception()  # its caller may be gone: nobody else takes it
 
 
-def _read(metadata: Metadata, caller: _Caller) -> dict[bytes, bytes]:
-    """Take what concerns us, binary values do not; return all of it as headers."""
-    headers: dict[bytes, bytes] = {}
+def _read(metadata: Metadata, caller: _Caller) -> None:
+    """Take what concerns us; binary values do not."""
     for name, value in metadata:
         if isinstance(value, bytes):
             continue
-        headers[name.encode()] = value.encode()
         if name == "authorization":
             caller.token = value[7:].strip() if value[:7].lower() == "bearer " else None
         elif name == "x-request-id":
@@ -222,7 +235,8 @@ def _read(metadata: Metadata, caller: _Caller) -> dict[bytes, bytes]:
             if not 0 < len(value) <= LONGEST_ID or not value.isascii():
                 raise Malformed(f"not 1 to {LONGEST_ID} ASCII characters", field="idempotency-key")
             caller.key = value
-    return headers
+        elif name in ("traceparent", "tracestate"):
+            caller.context[name.encode()] = value.encode("latin-1", "replace")
 
 
 def _bytes(method: str, **fields: Any) -> bytes:
