@@ -10,8 +10,10 @@ from headway.serving.gateway import BODY_LIMIT
 from headway.serving.grpc.messages import REQUESTS, RESPONSES
 from headway.serving.grpc.servicer import Reply
 from headway.serving.host import HostState
+from tests.core.telemetry.collector import collecting, values
 from tests.serving.grpc.helpers import ROWS, infer, metadata
 from tests.serving.helpers import FakeHost, Toy
+from tests.serving.test_tracing import PARENT, SAMPLED, STAGES, TRACE, sent, traced
 
 
 async def ask(
@@ -212,3 +214,35 @@ def test_a_short_deadline_is_told_at_once_and_a_long_one_is_the_services(tmp_pat
     toy = Toy(tmp_path)
     toy.call(work)
     assert toy.model.counted == 2
+
+
+def test_calls_are_counted_like_those_of_http(tmp_path: Path) -> None:
+    async def work(toy: Toy) -> None:
+        await ask(toy)
+        await ask(toy, said=[])
+        await ask(toy, message=infer(model="other"))
+        await ask(toy, "ServerLive", asked("ServerLive"), [])
+
+    toy = Toy(tmp_path)
+    toy.call(work)
+    notes = toy.meter.take()
+    assert {key: len(seconds) for key, seconds in notes.requests.items()} == {
+        ("grpc", "infer", 200): 1,
+        ("grpc", "infer", 401): 1,
+        ("grpc", "infer", 404): 1,
+        ("grpc", "health", 200): 1,
+    }
+    assert (len(notes.decode), len(notes.encode)) == (1, 1)
+
+
+def test_a_call_belongs_to_its_callers_trace(tmp_path: Path) -> None:
+    with collecting() as collector:
+        toy = traced(tmp_path, collector)
+        _, _, reply = toy.call(lambda toy: ask(toy, said=[*metadata(x_request_id="r"), *SAMPLED.items()]))
+        sent(toy, 2)
+        (server,) = collector.named("POST /v2/models/toy/infer")
+        assert (server.trace_id.hex(), server.parent_span_id.hex(), server.trace_state) == (TRACE, PARENT, "vendor=1")
+        assert dict(reply.trailing)["traceresponse"] == f"00-{TRACE}-{server.span_id.hex()}-01"
+        assert values(server.attributes)["headway.protocol"] == "grpc"
+        stages = [span.name for span in collector.spans if span.parent_span_id == server.span_id]
+        assert stages == STAGES

@@ -80,7 +80,7 @@ async def call(servicer: InferenceServicer, method: str, message: bytes, context
         method, message, context.invocation_metadata() or (), remaining() if remaining is not None else None
     )
     status = reply.status
-    trailing = (("x-request-id", reply.request_id), *status.trailing)
+    trailing = reply.trailing
     if status.code != "OK":
         context.set_code(grpc.StatusCode[status.code])
         context.set_details(status.details)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from headway.core.errors import HeadwayError, Malformed, NotFound, TooLarge
 from headway.core.types import Principal
@@ -20,18 +20,14 @@ from headway.serving.grpc.messages import METHODS, RESPONSES, parse
 from headway.serving.grpc.protocol import EXTENSIONS, InferMessages
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol
-from headway.serving.observer import Observer
+from headway.serving.observer import NO_HEADERS, Observer
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.service import Host
-
-if TYPE_CHECKING:
-    from headway.serving.tracing import RequestTrace
+from headway.serving.tracing import RequestTrace
 
 _LOG = logging.getLogger(__name__)
 OK = GrpcStatus("OK", "", ())
-_GONE = 499
-"""What is noted of a caller that did not wait."""
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
@@ -44,6 +40,16 @@ class Service(Protocol):
         ...
 
     @property
+    def observer(self) -> Observer:
+        """Who notes what came and went."""
+        ...
+
+    @property
+    def readiness(self) -> Readiness:
+        """Whether a decision could be answered now."""
+        ...
+
+    @property
     def inference(self) -> InferenceProtocol:
         """What describes server and model."""
         ...
@@ -53,22 +59,12 @@ class Service(Protocol):
         """What serves."""
         ...
 
-    @property
-    def readiness(self) -> Readiness:
-        """Whether it could be answered now."""
-        ...
-
-    @property
-    def observer(self) -> Observer:
-        """Who notes what came and went."""
+    def decides(self, token: str | None) -> Principal:
+        """Return who asks for decisions; raises what refuses the caller."""
         ...
 
     def decoded(self, start: float, trace: RequestTrace | None) -> None:
-        """Note that decoding, begun then, is done."""
-        ...
-
-    def decides(self, token: str | None) -> Principal:
-        """Return who asks for decisions; raises what refuses the caller."""
+        """Note what decoding took, from a monotonic second on."""
         ...
 
     def request_id(self) -> str:
@@ -83,6 +79,13 @@ class Reply:
     message: bytes
     status: GrpcStatus
     request_id: str
+    trace: RequestTrace | None = None
+
+    @property
+    def trailing(self) -> tuple[tuple[str, str], ...]:
+        """The trailing metadata."""
+        traced = () if self.trace is None else (("traceresponse", self.trace.context.header),)
+        return (("x-request-id", self.request_id), *traced, *self.status.trailing)
 
 
 @dataclass(slots=True)
@@ -92,8 +95,8 @@ class _Caller:
     token: str | None = None
     key: str | None = None
     request_id: str | None = None
-    context: dict[bytes, bytes] = field(default_factory=dict)
-    """Trace context, as HTTP would have it."""
+    context: Mapping[bytes, bytes] | None = None
+    """Trace context as headers."""
     trace: RequestTrace | None = None
 
 
@@ -105,7 +108,17 @@ class InferenceServicer:
         self._service = service
         self._messages = InferMessages(use_case, schema)
         self._keyed: set[asyncio.Task[Response]] = set()
-        self._paths = dict.fromkeys(METHODS, "/v2") | {"ModelInfer": f"/v2/models/{use_case}/infer"}
+        model = f"/v2/models/{use_case}"
+        self._paths = {
+            "ServerLive": ("GET", "/v2/health/live"),
+            "ServerReady": ("GET", "/v2/health/ready"),
+            "ModelReady": ("GET", f"{model}/ready"),
+            "ServerMetadata": ("GET", "/v2"),
+            "ModelMetadata": ("GET", model),
+            "ModelInfer": ("POST", f"{model}/infer"),
+            "RepositoryIndex": ("POST", "/v2/repository/index"),
+        }
+        """Method → the same call over HTTP, under which both are counted."""
         self._acts: dict[str, Callable[[bytes, _Caller, float | None], Awaitable[bytes]]] = {
             name: getattr(self, f"_{_snake(name)}") for name in METHODS
         }
@@ -119,35 +132,33 @@ class InferenceServicer:
             metadata: Of the call.
             remaining_s: Seconds left of the caller's deadline; None: it has none.
         """
-        caller, observer = _Caller(), self._service.observer
-        arrived, status = observer.arrived(), 200
+        observer = self._service.observer
+        arrived = observer.arrived()
+        caller, status, http = _Caller(), OK, 200
+        answer = b""
         try:
             _read(metadata, caller)
-            caller.trace = observer.trace(caller.context)
+            caller.trace = observer.trace(caller.context or NO_HEADERS)
             if caller.request_id is None:
                 caller.request_id = self._service.request_id()
             if len(message) > BODY_LIMIT:
                 raise TooLarge(f"more than {BODY_LIMIT} bytes", field="message", hint="split the request")
-            return Reply(await self._acts[method](message, caller, remaining_s), OK, caller.request_id)
+            answer = await self._acts[method](message, caller, remaining_s)
         except Exception as error:
-            request_id = caller.request_id or self._service.request_id()
+            caller.request_id = caller.request_id or self._service.request_id()
+            status, http = grpc_status(error), status_of(error, inference=True)
             if not isinstance(error, HeadwayError):
                 # the text may hold the caller's data: the log names the kind and the place, the answer neither
                 extra = {
-                    "request_id": request_id,
+                    "request_id": caller.request_id,
                     "trace_id": caller.trace.context.trace_id.hex() if caller.trace else "",
                 }
-                _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error, extra=extra)
-            status = status_of(error, inference=True)
-            return Reply(b"", grpc_status(error), request_id)
-        except asyncio.CancelledError:
-            status = _GONE
-            raise
-        finally:
-            observer.left(
-                "grpc", "POST", self._paths[method], status, arrived,
-                request_id=caller.request_id or "", trace=caller.trace,
-            )  # fmt: skip
+                _LOG.error(
+                    "request %s failed: %s", caller.request_id, type(error).__name__, exc_info=error, extra=extra
+                )
+        verb, path = self._paths[method]
+        observer.left("grpc", verb, path, http, arrived, request_id=caller.request_id, trace=caller.trace)
+        return Reply(answer, status, caller.request_id, caller.trace)
 
     async def _model_infer(self, message: bytes, caller: _Caller, remaining_s: float | None) -> bytes:
         service = self._service
@@ -159,7 +170,7 @@ class InferenceServicer:
         assert caller.request_id is not None
         asked = Request(
             method="POST",
-            path="",
+            path=self._paths["ModelInfer"][1],
             body=message,
             token=caller.token,
             request_id=caller.request_id,
@@ -231,12 +242,12 @@ def _read(metadata: Metadata, caller: _Caller) -> None:
             caller.token = value[7:].strip() if value[:7].lower() == "bearer " else None
         elif name == "x-request-id":
             caller.request_id = clean_id(value)
+        elif name in ("traceparent", "tracestate"):
+            caller.context = {**(caller.context or NO_HEADERS), name.encode(): value.encode("latin-1", "replace")}
         elif name == "idempotency-key":
             if not 0 < len(value) <= LONGEST_ID or not value.isascii():
                 raise Malformed(f"not 1 to {LONGEST_ID} ASCII characters", field="idempotency-key")
             caller.key = value
-        elif name in ("traceparent", "tracestate"):
-            caller.context[name.encode()] = value.encode("latin-1", "replace")
 
 
 def _bytes(method: str, **fields: Any) -> bytes:
