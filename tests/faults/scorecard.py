@@ -88,7 +88,7 @@ def record_served(
 ) -> None:  # fmt: skip
     """Hand in the outcome of a fault of serving, and fail where more callers failed than may.
 
-    Whether recovery took too long is judged where it is measured in peace: `test_scorecard` reads the stored rows.
+    A recovery that took too long does not fail it, for it is the machine's too: the page says that it was missed.
     """
     row = Served(
         fault=fault, done=done, sent=sent, failed=failed, allowed=allowed, degraded=degraded, seconds=seconds,
@@ -128,7 +128,9 @@ def _of(failed: int, allowed: int) -> str:
 
 
 def _recovery(row: Served) -> str:
-    return "" if row.within_s is None else f"{row.seconds:.1f} s (≤ {row.within_s:g} s)"
+    if row.within_s is None:
+        return ""
+    return f"{row.seconds:.1f} s (≤ {row.within_s:g} s{', missed' if row.seconds > row.within_s else ''})"
 
 
 def stored() -> list[Outcome]:
@@ -157,8 +159,12 @@ def main(places: Sequence[str]) -> int:
     """Run the tests, store their rows and write the page; return pytest's exit code."""
     collector = _Collector()
     code = pytest.main(["-q", *(places or PLACES)], plugins=[collector])
-    rows = {row.test: row for row in stored() if row.test not in collector.failed} | collector.rows
-    rows = {test: row for test, row in rows.items() if (ROOT / test.partition("::")[0]).exists()}
+    rows = {row.test: row for row in stored()} | collector.rows
+    rows = {
+        test: row
+        for test, row in rows.items()
+        if test not in collector.failed and (ROOT / test.partition("::")[0]).exists()
+    }
     ordered = [rows[test] for test in sorted(rows)]
     STORED.write_bytes(msgspec.json.format(msgspec.json.encode(ordered)) + b"\n")
     PAGE.write_text(render(ordered))

@@ -24,11 +24,6 @@ def test_every_fault_test_has_its_rows() -> None:
     assert shown == there
 
 
-def test_recovery_took_no_longer_than_it_may() -> None:
-    late = [row for row in stored() if isinstance(row, Served) and row.within_s and row.seconds > row.within_s]
-    assert late == []
-
-
 def test_a_loss_fails_the_test() -> None:
     kept: dict[str, object] = {}
     for lost, twice in ((1, 0), (0, 1)):
@@ -48,12 +43,13 @@ def test_more_failures_than_allowed_fail_the_test() -> None:
 def test_requests_have_columns_of_their_own() -> None:
     rows = [
         Served(fault=f, done="d", sent=1_000, failed=n, allowed=n, degraded=2, seconds=1.25, within_s=w)
-        for f, n, w in (("b", 0, None), ("a", 3, 10.0))
+        for f, n, w in (("b", 0, None), ("a", 3, 10.0), ("a2", 0, 1.0))
     ]
     lines = [line for line in render(rows).splitlines() if line.startswith(("##", "| a", "| b"))]
     assert lines == [
         "## serving",
         "| a | d | 1,000 | 3 (≤ 3) | 2 | 1.2 s (≤ 10 s) |",
+        "| a2 | d | 1,000 | 0 | 2 | 1.2 s (≤ 1 s, missed) |",
         "| b | d | 1,000 | 0 | 2 |  |",
     ]
 

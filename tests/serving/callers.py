@@ -36,6 +36,15 @@ class Got:
         return self.status == 200 and any(one["degraded"] or one["arm"] != "champion" for one in self.decisions)
 
     @property
+    def late(self) -> bool:
+        """Whether the machine was too slow for the contract's deadline, and said so."""
+        return (
+            self.status == 503
+            and b"the deadline passed" in self.body
+            and "retry-after" in {name.lower() for name in self.headers}
+        )
+
+    @property
     def version(self) -> str:
         """The model version of a whole answer."""
         return str(json.loads(self.body)["model_version"])
@@ -83,6 +92,11 @@ class Callers:
         return [got for got in self.got if got.status != 200]
 
     @property
+    def lost(self) -> list[Got]:
+        """Those of them who were not merely late: what a small machine does that starts replicas meanwhile."""
+        return [got for got in self.failed if not got.late]
+
+    @property
     def degraded(self) -> int:
         """How many decisions were degraded."""
         return sum(got.degraded for got in self.got)
@@ -120,7 +134,11 @@ class Callers:
         try:
             async with session.post(self._url, data=body, headers=headers) as answer:
                 said = await answer.read()
-                got = Got(at, time.monotonic() - at, answer.status, said, dict(answer.headers))
+                got = Got(at, time.monotonic() - at, answer.status, said, _lower(answer.headers))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             got = Got(at, time.monotonic() - at, NO_ANSWER, error=f"{type(error).__name__}: {error}")
         self.got.append(got)
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {str(name).lower(): value for name, value in headers.items()}
