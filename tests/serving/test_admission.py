@@ -214,3 +214,14 @@ def test_replicas_share_the_rate_but_not_what_a_client_may_send_at_once() -> Non
         ceiling = Ceiling(100, 100)
         assert not ceiling.above(100, 0.0, replicas)
         assert ceiling.above(26, 1.0, replicas) is above
+
+
+def test_only_what_is_shed_above_the_ceiling_is_excused() -> None:
+    admission = Admission(limits(burst=10.0, ceiling=100.0), ManualClock())
+    with pytest.raises(Unavailable):
+        admission.admit("a", 1, BUSY, left_s=0.05)
+    assert (admission.shed, admission.shed_above) == (1, 0)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            admission.admit("a", 10, BUSY, left_s=0.05)
+    assert (admission.shed, admission.shed_above) == (4, 3)
