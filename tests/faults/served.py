@@ -31,8 +31,11 @@ from headway.core.times import HOUR, MINUTE
 from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
 from headway.features.profile import build_profile
+from headway.models.input_schema import InputSchema
 from headway.serving.assembly import Assembly, Drivers
-from headway.serving.hook import HotPath, register
+from headway.serving.hook import CONNECTION, HotPath, register
+from headway.serving.objectives import Objectives
+from headway.serving.wire import open_lanes
 from tests.features.valkey import DURABLE, Valkey
 from tests.serving.callers import Callers
 from tests.serving.helpers import FakeModel, FakeVerifier, activity, principal, rules, service, shops, terms
@@ -72,7 +75,10 @@ def load(ref: VersionRef) -> Any:
     model = FakeModel(version=ref.version)
     profile = build_profile(sample, names, model.predict(sample))
     return SimpleNamespace(
-        backend=model, profile=profile, statement=SimpleNamespace(reference_profile_sha256=profile.sha256())
+        backend=model,
+        profile=profile,
+        input_schema=InputSchema(features=()),
+        statement=SimpleNamespace(reference_profile_sha256=profile.sha256()),
     )
 
 
@@ -93,6 +99,7 @@ def serve(features: str, control: str, home: Path, limits: dict[str, Any], full_
             clock=ShiftedClock(shared.shift),
         ),
         replica="r",
+        objectives=Objectives(p95_s=0.02, p99_s=0.05, availability=0.999),
     )
     assembly.recorder.spool._full_rows = full_rows
     assembly.host.start()
@@ -103,7 +110,9 @@ def serve(features: str, control: str, home: Path, limits: dict[str, Any], full_
     async def work() -> None:
         await assembly.start()
         register("/toy", assembly.gateway, asyncio.get_running_loop())
-        server = uvicorn.Server(uvicorn.Config(HotPath(nobody), port=0, log_level="critical", lifespan="off"))
+        open_lanes("/toy", assembly.service, asyncio.get_running_loop())
+        config = uvicorn.Config(HotPath(nobody), port=0, log_level="critical", lifespan="off", http=CONNECTION)
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
