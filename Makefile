@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
+PEERS := .venv-peers
 NAME ?= serving
 JOBS ?= 3
 
 .DELETE_ON_ERROR:
-.PHONY: venv clients demo test soak lint bench clean
+.PHONY: venv clients peers demo test soak lint bench clean
 
 venv: $(STAMP)
 
@@ -27,6 +28,14 @@ $(CLIENTS)/.installed: tests/clients/requirements.lock
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+peers: $(PEERS)/.installed
+
+# what the serving benchmark compares with, where pins conflict with ours
+$(PEERS)/.installed: benchmarks/peers/requirements.lock
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 demo: venv
 	$(BIN)/headway demo
 
@@ -43,9 +52,10 @@ lint: venv
 	$(BIN)/lint-imports
 
 bench: venv
+	$(if $(filter serving,$(NAME)),-$(MAKE) peers)
 	$(BIN)/python -m benchmarks $(NAME) --json benchmarks/results/$(NAME).json
 
 clean:
 	@if test -x $(BIN)/headway; then $(BIN)/headway down; fi
-	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(CLIENTS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,12 +14,12 @@ from benchmarks.harness import Report, print_bars
 
 
 def names() -> list[str]:
-    """Return the benchmarks: modules of this folder that have a `benchmark` function."""
+    """Return the benchmarks: modules and packages of this folder that have a `benchmark` function."""
     found = []
     for info in pkgutil.iter_modules(benchmarks.__path__):
-        if not info.ispkg and not info.name.startswith("_"):
-            source = Path(benchmarks.__path__[0], f"{info.name}.py").read_text()
-            if "\ndef benchmark(" in source:
+        if not info.name.startswith("_"):
+            file = f"{info.name}/__init__.py" if info.ispkg else f"{info.name}.py"
+            if "\ndef benchmark(" in Path(benchmarks.__path__[0], file).read_text():
                 found.append(info.name)
     return sorted(found)
 

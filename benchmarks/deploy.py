@@ -1,10 +1,11 @@
 """Deploys one use case onto a running platform, in a process of its own: Ray and Serve read their environment once.
 
-`python -m benchmarks.deploy HOME PROJECT USE_CASE`; prints `ready` once the application runs.
+`python -m benchmarks.deploy HOME PROJECT USE_CASE [OPTIONS]`, OPTIONS as JSON; ends once all replicas are new.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 
@@ -14,13 +15,12 @@ def main() -> None:
     from headway.core.ray_session import start_serve
 
     home, project, use_case = sys.argv[1:4]
+    options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     start_serve(resolved_settings(home=home, project=project))
-    from ray import serve
-
+    from headway.cluster.applications import run_application
     from headway.serving import application
 
-    serve.run(application(use_case), name=use_case, route_prefix=f"/{use_case}")
-    print("ready", flush=True)
+    run_application(use_case, application(use_case, **options), f"/{use_case}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.harness import Collector, Report
-from benchmarks.load import post, write_requests
-from benchmarks.serving import ROOT, _run
+from benchmarks.load import ROOT, measure, post, write_requests
 from headway.cluster.compose import Installation
 from headway.core.progress import RecordedProgress
 
@@ -59,7 +58,7 @@ def _case(
     for _ in range(runs):
         stream.delete(_SOURCE)
         topic = stream.create(_SOURCE, partitions=_PARTITIONS, capacity=_CAPACITY)
-        results.append(_run(OURS, at.settings.http_port, connections, seconds, requests))
+        results.append(measure(OURS, at.settings.http_port, connections, seconds, requests))
         there = sum(stream.bounds(topic, partition).end for partition in range(_PARTITIONS))
         assert there >= size * results[-1]["requests"], "answered events are not in the stream"
     stream.delete(_SOURCE)

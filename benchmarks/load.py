@@ -9,16 +9,32 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import uvloop
 
+ROOT = Path(__file__).resolve().parent.parent
 _LENGTH = b"content-length:"
 VOID_ABOVE = 0.9
+
+
+def whole(buffer: bytes) -> bytes | None:
+    """Return the head of an answer, in lower case, once all of the answer is there."""
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = buffer[:end].lower()
+    at = head.find(_LENGTH)
+    if at < 0:  # chunked
+        return head if buffer.endswith(b"0\r\n\r\n") else None
+    line = head.find(b"\r\n", at)
+    length = int(head[at + len(_LENGTH) : line if line >= 0 else len(head)])
+    return head if len(buffer) >= end + 4 + length else None
 
 
 class Client(asyncio.Protocol):
@@ -47,17 +63,8 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Finish the answer and send the next request."""
         self._buffer = self._buffer + data if self._buffer else data
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = self._buffer[:end].lower()
-        at = head.find(_LENGTH)
-        if at >= 0:
-            line = head.find(b"\r\n", at)
-            complete = len(self._buffer) >= end + 4 + int(head[at + len(_LENGTH) : line if line >= 0 else len(head)])
-        else:  # chunked
-            complete = self._buffer.endswith(b"0\r\n\r\n")
-        if not complete:
+        head = whole(self._buffer)
+        if head is None:
             return
         if head[9:12] != b"200":
             self._errors.append(self._buffer[-300:].decode(errors="replace"))
@@ -94,6 +101,7 @@ async def drive(host: str, port: int, connections: int, seconds: float, requests
 
         clients.append((await loop.create_connection(make, host, port))[1])
     await asyncio.sleep(0.5)
+    before = len(latencies)
     latencies.clear()
     start, cpu = time.perf_counter(), time.process_time()
     await asyncio.sleep(seconds)
@@ -108,6 +116,7 @@ async def drive(host: str, port: int, connections: int, seconds: float, requests
         "p95_ms": float(quantiles[1]),
         "p99_ms": float(quantiles[2]),
         "requests": len(done),
+        "answered": before + len(done),
         "errors": len(errors),
         "first_error": errors[0] if errors else "",
         "cpu": cpu / wall,
@@ -135,6 +144,28 @@ def post(path: str, body: bytes, headers: dict[str, str] | None = None) -> bytes
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def measure(system: str, port: int, connections: int, seconds: float, requests: Path) -> dict[str, Any]:
+    """Run the generator in a process of its own; raise where a request failed or the generator was what was measured.
+
+    `answered` counts the warm-up too.
+    """
+    command = [sys.executable, "-m", "benchmarks.load", "127.0.0.1", str(port), str(connections), str(seconds)]
+    done = subprocess.run(
+        [*command, str(requests)], cwd=ROOT, capture_output=True, check=True, timeout=seconds + 60, text=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    if result["errors"]:
+        raise RuntimeError(f"{system}: {result['errors']} errors, first: {result['first_error']}")
+    require_spare(system, result["cpu"])
+    return result
+
+
+def require_spare(system: str, cpu: float) -> None:
+    """Raise where the generator used nearly all of its core."""
+    if cpu > VOID_ABOVE:
+        raise RuntimeError(f"{system}: the generator used {cpu:.0%} of a core: the run is void")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmarks.load import post
+from benchmarks.load import ROOT, post
 from headway.core.clock import SystemClock
 from headway.core.control import RedisControlStore
 from headway.core.platform_state import resolve
@@ -28,6 +28,7 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME, MINUTE, SECOND
 from headway.core.types import Principal
 from headway.features.definitions import FeatureService
 from headway.features.kernel import kernel_sha256, matrix, transform
+from headway.governance.contract_schema import Contract
 
 USE_CASE = "fraud"
 _DAYS = 60
@@ -90,6 +91,21 @@ def sign_contract(settings: Settings, use_case: str) -> None:
     )
     for role in contract.signoff:
         sign(path, role, signer_for(settings, contract_role(role)), principal, clock, audit)
+
+
+def contract_as_written() -> Contract:
+    """Return the use case's contract as this repository has it."""
+    from headway.governance.contract import load_contract
+
+    return load_contract(ROOT / "serve_apps" / USE_CASE / "contract.yaml").contract
+
+
+def use_contract(settings: Settings, contract: Contract) -> None:
+    """Make it the copied project's contract, and sign it."""
+    from headway.governance.contract import save_contract
+
+    save_contract(contract, settings.project / "serve_apps" / USE_CASE / "contract.yaml")
+    sign_contract(settings, USE_CASE)
 
 
 def fill(settings: Settings, service: FeatureService, folder: Path) -> tuple[Stage, VersionRef]:
@@ -221,13 +237,12 @@ def prepare(work: Path, source: Path) -> Stage:
     return stage
 
 
-def our_requests(stage: Stage, token: str, *, rows: int = 1) -> list[bytes]:
-    """Return whole decision requests, each with other entities."""
-    headers = {"authorization": f"Bearer {token}"}
-    groups = [stage.rows[start : start + rows] for start in range(0, len(stage.rows), rows)]
-    return [post(f"/{USE_CASE}/v1/decisions", json.dumps({"rows": group}).encode(), headers) for group in groups]
-
-
-def peer_requests(stage: Stage) -> list[bytes]:
-    """Return the peers' requests: the same rows with their features already in them."""
-    return [post("/predict", json.dumps({"features": row}).encode()) for row in stage.features]
+def our_requests(stage: Stage, token: str, *, prefix: str = f"/{USE_CASE}", keys: str | None = None) -> list[bytes]:
+    """Return whole decision requests of one row, each with other entities; with `keys`, each with a key of its own."""
+    requests = []
+    for index, row in enumerate(stage.rows):
+        headers = {"authorization": f"Bearer {token}"}
+        if keys is not None:
+            headers["idempotency-key"] = f"{keys}-{index}"
+        requests.append(post(f"{prefix}/v1/decisions", json.dumps({"rows": [row]}).encode(), headers))
+    return requests

@@ -18,10 +18,13 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("platform/headway", "features", "training", "serve_apps", "monitoring", "benchmarks", "tests")
-CLIENTS = ROOT / "tests" / "clients"
-"""Programs of another environment."""
+APART = (ROOT / "tests" / "clients", ROOT / "benchmarks" / "peers" / "apart")
+"""Programs of other environments."""
 SOURCES = sorted(
-    path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if not path.is_relative_to(CLIENTS)
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if not any(path.is_relative_to(place) for place in APART)
 )
 PINS = re.compile(r"^([A-Za-z0-9._-]+)(\[[a-z0-9,_-]+\])?==(\S+)")
 
@@ -96,7 +99,7 @@ def test_what_is_installed_is_what_is_locked() -> None:
 def test_every_import_is_a_direct_dependency() -> None:
     names = {
         "yaml": "pyyaml", "jwt": "pyjwt", "sklearn": "scikit-learn", "google": "protobuf", "grpc": "grpcio",
-        "opentelemetry": "opentelemetry-proto", "xdist": "pytest-xdist",
+        "xdist": "pytest-xdist", "opentelemetry": "opentelemetry-proto",
     }  # fmt: skip
     text = (ROOT / "requirements.lock").read_text()
     direct = text[: text.index("# --- needed by the above")]

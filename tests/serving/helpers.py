@@ -19,6 +19,7 @@ from headway.core.types import Columns, Int64, Matrix, Principal
 from headway.features.aggregates import count, mean
 from headway.features.definitions import Entity, EventSource, FeatureService, WindowView
 from headway.features.online import OnlineReader, OnlineRows
+from headway.serving import hook, wire
 from headway.serving.admission import AdmissionLimits
 from headway.serving.batching import Batcher
 from headway.serving.decision_ids import DecisionIds
@@ -170,8 +171,8 @@ class Toy:
         with_rules: bool = True,
         lake: Lake | None = None,
         store: OnlineReader | None = None,
-        tracer: Tracer | None = None,
         answers: SharedAnswers | None = None,
+        tracer: Tracer | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -215,10 +216,10 @@ class Toy:
             host=FakeHost(),
             room=lambda: None,
             clock=self.clock,
-            meter=self.meter,
-            tracer=tracer,
             answers=answers,
             breakers=self.scorer.breakers,
+            meter=self.meter,
+            tracer=tracer,
         )
         self.gateway = Gateway(self.service)
         self.inference = InferenceServicer("toy", schema, self.service)
@@ -268,14 +269,17 @@ class Toy:
 
 
 @asynccontextmanager
-async def listening(gateway: Gateway, prefix: str) -> AsyncIterator[int]:
-    """A gateway behind the server that Serve uses, on a port of its own."""
+async def listening(gateway: Gateway, prefix: str, *, lanes: wire.Service | None = None) -> AsyncIterator[int]:
+    """A gateway behind the server that Serve uses, on a port of its own; with `lanes`, as the hook sets it up."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["root_path"] = prefix
         await gateway(scope, receive, send)
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http="httptools"))
+    connection = "httptools" if lanes is None else hook.CONNECTION
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", http=connection))
+    if lanes is not None:
+        wire.open_lanes(prefix, lanes, asyncio.get_running_loop())
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -284,3 +288,4 @@ async def listening(gateway: Gateway, prefix: str) -> AsyncIterator[int]:
     finally:
         server.should_exit = True
         await task
+        wire.close_lanes(prefix)

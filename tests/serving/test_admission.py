@@ -37,6 +37,9 @@ class Waiting:
     def wait_s(self, rows: int = 0, priority: int = Priority.NORMAL) -> float:
         return self.wait
 
+    def batch_s(self) -> float:
+        return 0.001
+
     def row_s(self) -> float:
         return 0.001
 

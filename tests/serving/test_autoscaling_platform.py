@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import write_requests
-from benchmarks.serving import _platform, _token
+from benchmarks.serving.ours import decide_token, platform
 from benchmarks.stage import USE_CASE, Stage, our_requests
 from headway.client import Client
 from headway.core.platform_state import read_state
@@ -62,7 +62,7 @@ def stage() -> Iterator[Stage]:
     work = Path(tempfile.mkdtemp(prefix="ht"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, work, ignore_errors=True)
-        yield stack.enter_context(_platform(work))
+        yield stack.enter_context(platform(work))
 
 
 def test_replicas_come_with_a_spike_go_when_it_is_over_and_one_comes_back(stage: Stage, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_replicas_come_with_a_spike_go_when_it_is_over_and_one_comes_back(stage:
     state = read_state(settings.home)
     assert state is not None
     requests = tmp_path / "requests"
-    write_requests(requests, our_requests(stage, _token(stage)))
+    write_requests(requests, our_requests(stage, decide_token(stage)))
     errors = (tmp_path / "driver.log").open("w")
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(settings.home), str(settings.project), USE_CASE],
@@ -97,7 +97,7 @@ def test_replicas_come_with_a_spike_go_when_it_is_over_and_one_comes_back(stage:
         spike.kill()
         assert next(numbers) == 1
         assert next(numbers) == 0
-        with Client(f"http://127.0.0.1:{port}", USE_CASE, token=_token(stage), timeout_s=60) as client:
+        with Client(f"http://127.0.0.1:{port}", USE_CASE, token=decide_token(stage), timeout_s=60) as client:
             assert client.decide(stage.rows[:1]).decisions[0].arm == "champion"
         assert next(numbers) == 1
     finally:

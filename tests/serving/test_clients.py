@@ -38,7 +38,7 @@ async def run(folder: Path, *command: str) -> tuple[int, str]:
 
 def talk(tmp_path: Path, script: str, url: str) -> Any:
     async def work(toy: Toy) -> tuple[int, str]:
-        async with listening(toy.gateway, "/toy") as port:
+        async with listening(toy.gateway, "/toy", lanes=toy.service) as port:
             return await say(tmp_path, script, url.format(port=port))
 
     return heard(Toy(tmp_path).call(work, within_s=250))
@@ -119,7 +119,7 @@ def test_kserves_client_over_grpc(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification, shared/schemas, is not beside this clone")
 def test_generated_requests_after_the_specification(tmp_path: Path) -> None:
     async def work(toy: Toy) -> tuple[int, str]:
-        async with listening(toy.gateway, "/toy") as port:
+        async with listening(toy.gateway, "/toy", lanes=toy.service) as port:
             return await run(
                 tmp_path, str(CLIENTS / "schemathesis"), "run", str(SPECIFICATION), "--url", f"http://127.0.0.1:{port}/toy",
                 "--header", "authorization: Bearer alice", "--max-examples", "25", "--seed", "7",

@@ -13,7 +13,7 @@ from headway.core.counts import CountsDelta, MemoryCountsChannel
 from headway.core.errors import Tampered, Unavailable
 from headway.core.routing import VersionRef, promote
 from headway.features.profile import build_profile
-from headway.models.input_schema import describe_input
+from headway.models.input_schema import InputSchema
 from headway.serving.host import ModelHost
 from tests.serving.helpers import run
 
@@ -33,8 +33,8 @@ def load(wanted: VersionRef) -> Any:
     return SimpleNamespace(
         backend=backend,
         profile=PROFILE,
-        input_schema=describe_input(("a", "b"), MATRIX),
         statement=SimpleNamespace(reference_profile_sha256=PROFILE.sha256()),
+        input_schema=InputSchema(features=()),
     )
 
 

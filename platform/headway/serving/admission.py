@@ -21,6 +21,8 @@ _ROOM = (1.0, 1.0, 0.5)
 """How much of the bound on waiting rows a class may fill together with the classes above it: high, normal, low."""
 _SURE = 0.8
 """Part of the time left that an estimated wait may fill: above it too many would be given up after all."""
+_BATCHES = 3.0
+"""Fixed costs of batches that a call meets: of the one that runs, of its own, and as much again for its rows."""
 _LATEST_RETURN_S = 30.0
 _OUTCOMES_PER_DECISION = 5.0
 """How many outcomes a client may send where it may ask for one decision: labels come late, many days' at once."""
@@ -64,6 +66,10 @@ class Backlog(Protocol):
 
     def wait_s(self, rows: int = 0, priority: int = Priority.NORMAL) -> float:
         """Estimate the seconds until a call's answer."""
+        ...
+
+    def batch_s(self) -> float:
+        """Estimate the seconds of a batch before its rows."""
         ...
 
     def row_s(self) -> float:
@@ -129,8 +135,10 @@ class Admission:
         above = self._ceiling.above(rows, now, self.replicas)
         wait_s = backlog.wait_s(rows, priority)
         may_wait_s = left_s * _SURE
-        if above and limits.target_s < may_wait_s:
-            may_wait_s = limits.target_s
+        if above and wait_s > limits.target_s:
+            # where batches alone take so long that p95 is out of reach, p99 decides: else hardly anybody got in
+            attainable_s = min(_BATCHES * backlog.batch_s(), limits.deadline_s * _SURE)
+            may_wait_s = min(may_wait_s, max(limits.target_s, attainable_s))
         waiting = backlog.class_rows
         beyond = waiting[priority] + rows - limits.max_queued_rows * _ROOM[priority]
         for other in range(priority):

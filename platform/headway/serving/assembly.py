@@ -32,7 +32,7 @@ from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
 from headway.serving.admission import Admission
-from headway.serving.batching import Batcher
+from headway.serving.batching import MAX_BATCH_ROWS, Batcher
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.fallback import Rules
@@ -59,7 +59,6 @@ from headway.serving.tracing import Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
-MAX_BATCH_ROWS = 512
 _READ_S = 0.5
 """The longest wait for the online store; a shorter patience halves."""
 _WITHIN = 0.8
@@ -98,6 +97,7 @@ class Assembly:
         objectives: Objectives,
         tracer: Tracer | None = None,
         sink: Sink | None = None,
+        max_batch_rows: int = MAX_BATCH_ROWS,
     ) -> None:
         clock = drivers.clock
         if RULES in terms.ladder and rules is None:
@@ -149,7 +149,7 @@ class Assembly:
             meter=meter,
             unseen=InputCheck(service, self.host.steps),
         )
-        self.batcher: Batcher[Call, Answer] = Batcher(self.scorer, max_rows=MAX_BATCH_ROWS, clock=clock)
+        self.batcher: Batcher[Call, Answer] = Batcher(self.scorer, max_rows=max_batch_rows, clock=clock)
         self._features = FeatureWatch(
             drivers.reader, DecisionSchema.of(service), clock, required=lambda: self.scorer.needs_features
         )
@@ -209,15 +209,15 @@ class Assembly:
                 works.append(self.sharing.run)
             self._tasks = [asyncio.create_task(work()) for work in works]
 
-    @property
-    def ready(self) -> bool:
-        """Whether a decision could be answered now within the contract."""
-        return self.service.readiness.ready
-
     def breakers(self) -> list[Breaker]:
         """Return the breakers of this replica, for metrics and readiness."""
         lake = [self.recomputer.breaker] if self.recomputer else []
         return [*self.scorer.breakers(), *lake, *(self.sharing.breakers() if self.sharing else [])]
+
+    @property
+    def ready(self) -> bool:
+        """Whether a decision could be answered now within the contract."""
+        return self.service.readiness.ready
 
     def require_alive(self) -> None:
         """Raise ServiceFailed if a background task has ended."""
@@ -267,7 +267,13 @@ def find_service(project: Project, name: str, *, file: str) -> FeatureService:
 
 
 def assemble(
-    use_case: str, settings: Settings, *, replica: str, clock: Clock | None = None, sink: Sink | None = None
+    use_case: str,
+    settings: Settings,
+    *,
+    replica: str,
+    clock: Clock | None = None,
+    sink: Sink | None = None,
+    max_batch_rows: int = MAX_BATCH_ROWS,
 ) -> Assembly:
     """Return a ready replica of a use case; raises whatever keeps it from serving. Blocking."""
     clock = clock or SystemClock()
@@ -312,6 +318,7 @@ def assemble(
         objectives=Objectives.of(contract),
         tracer=None if collector is None else Tracer(use_case, collector, clock),
         sink=sink,
+        max_batch_rows=max_batch_rows,
     )
     try:
         assembly.host.start()

@@ -36,7 +36,28 @@ class Work(Protocol):
 
 W = TypeVar("W", bound=Work)
 R = TypeVar("R")
-_Entry: TypeAlias = "tuple[W, asyncio.Future[R]]"
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Sink(Protocol[T_contra]):
+    """Who waits for a result: a future, or whatever else is told once."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: T_contra, /) -> None:
+        """Take the result."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take the error."""
+        ...
+
+
+_Entry: TypeAlias = "tuple[W, Sink[R]]"
+MAX_BATCH_ROWS = 512
+"""Rows scored together at most, unless a deployment says otherwise."""
 
 
 class Batcher(Generic[W, R]):
@@ -70,18 +91,21 @@ class Batcher(Generic[W, R]):
 
     def submit(self, work: W, priority: int = Priority.NORMAL) -> asyncio.Future[R]:
         """Queue work; the future gets its result or error."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.submit_to(future, work, priority)
+        return future
+
+    def submit_to(self, sink: Sink[R], work: W, priority: int = Priority.NORMAL) -> None:
+        """Queue work whose result or error `sink` gets."""
         size = work.size
-        self._fair.push((work, future), priority)
+        self._fair.push((work, sink), priority)
         self.class_rows[priority] += size
         self.queued_rows += size
         if work.deadline < self._look_at:
             self._look(work.deadline)
         if self._task is None:
-            self._task = loop.create_task(self._drain())
+            self._task = asyncio.get_running_loop().create_task(self._drain())
             self._task.add_done_callback(self._ended)
-        return future
 
     def wait_s(self, rows: int = 0, priority: int = Priority.NORMAL) -> float:
         """Estimate how long a call of `rows` rows that comes now takes until its answer; 0 when nothing is ahead."""
@@ -97,6 +121,10 @@ class Batcher(Generic[W, R]):
                 if other != priority
             )
         return self.cost.seconds(own + running, max(1, -(-own // self._max_rows)) + (running > 0))
+
+    def batch_s(self) -> float:
+        """Estimate what a batch takes before its rows."""
+        return self.cost.fixed
 
     def row_s(self) -> float:
         """Estimate what a row takes in a full batch."""
@@ -264,7 +292,7 @@ class Batcher(Generic[W, R]):
         if earliest < inf:
             self._look(earliest)
 
-    def _expire(self, future: asyncio.Future[R]) -> None:
+    def _expire(self, future: Sink[R]) -> None:
         self.expired += 1
         ahead = (self.queued_rows + self._running_rows) * self.row_s()
         future.set_exception(Unavailable("the deadline passed before the answer", retry_after_s=ahead))
@@ -275,7 +303,7 @@ def own(error: Exception) -> Exception:
     return copy.copy(error) if isinstance(error, HeadwayError) else RuntimeError(str(error))
 
 
-def _fail(future: asyncio.Future[R], error: Exception) -> None:
+def _fail(future: Sink[R], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from headway.core.clock import Clock
 from headway.core.errors import Forbidden, Unavailable
@@ -13,12 +15,32 @@ from headway.serving.batching import Batcher
 from headway.serving.http import Request, Response
 from headway.serving.idempotency import Idempotency
 from headway.serving.meter import Meter
-from headway.serving.priority import priority_of
+from headway.serving.priority import Priority, priority_of
 from headway.serving.protocol import DecisionCall, DecisionsBody
 from headway.serving.shared_answers import Claim, SharedAnswers
+from headway.serving.tracing import RequestTrace
 from headway.serving.work import Answer, Call
 
 Encode = Callable[[DecisionsBody], Response]
+
+
+class Exchange(Protocol):
+    """One request that is answered where it arrived (`headway.serving.wire`)."""
+
+    request_id: str
+
+    @property
+    def over(self) -> bool:
+        """Whether the caller has gone, or has its answer."""
+        ...
+
+    def send(self, response: Response) -> None:
+        """Answer."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error."""
+        ...
 
 
 class Decider:
@@ -33,8 +55,8 @@ class Decider:
         room: Callable[[], None],
         patience_s: float,
         clock: Clock,
-        meter: Meter | None = None,
         answers: SharedAnswers | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._answers = answers
         self._replay_scope = f"replay:{use_case}"
@@ -84,7 +106,20 @@ class Decider:
                 claim.release()
         return response
 
+    def start(self, exchange: Exchange, principal: Principal, call: DecisionCall, encode: Encode) -> None:
+        """Decide a call without a key; `exchange` gets the answer, or the error. Raises what refuses the call."""
+        batcher, work, priority = self._admitted(principal, call, exchange.request_id, None)
+        batcher.submit_to(_Reply(exchange, work, encode, self._encoded), work, priority)
+
     async def _decide(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
+        batcher, work, priority = self._admitted(principal, call, request.request_id, request.trace)
+        answer = await batcher.submit(work, priority)
+        return self._encoded(answer, work, encode, call.id or request.request_id)
+
+    def _admitted(
+        self, principal: Principal, call: DecisionCall, request_id: str, trace: RequestTrace | None
+    ) -> tuple[Batcher[Call, Answer], Call, Priority]:
+        """Return the queue, the work and its class; raise what refuses the call."""
         if call.replayed and self._replay_scope not in principal.scopes:
             raise Forbidden(
                 f"{principal.sub} lacks the scope {self._replay_scope}, which as_of and event_time need",
@@ -100,24 +135,51 @@ class Decider:
             batcher = self._rules
             self._admission.require_room(rows, batcher)
         arrived = self._clock.monotonic()
-        answer = await batcher.submit(
-            Call(
-                rows=call.rows,
-                sub=principal.sub,
-                request_id=request.request_id,
-                deadline=arrived + left_s,
-                as_of=call.as_of,
-                replayed=call.replayed,
-                rules_only=verdict is Verdict.FALLBACK,
-                arrived=arrived,
-                trace=request.trace,
-            ),
-            priority,
+        work = Call(
+            rows=call.rows,
+            sub=principal.sub,
+            request_id=request_id,
+            deadline=arrived + left_s,
+            as_of=call.as_of,
+            replayed=call.replayed,
+            rules_only=verdict is Verdict.FALLBACK,
+            arrived=arrived,
+            trace=trace,
         )
+        return batcher, work, priority
+
+    def _encoded(self, answer: Answer, work: Call, encode: Encode, name: str) -> Response:
         start = self._clock.monotonic()
-        response = encode(DecisionsBody(call.id or request.request_id, answer.model_version, answer.decisions))
+        response = encode(DecisionsBody(name, answer.model_version, answer.decisions))
         end = self._clock.monotonic()
         self._meter.notes.encode.append(end - start)
-        if request.trace is not None:
-            request.trace.stage("encode", start, end)
+        if work.trace is not None:
+            work.trace.stage("encode", start, end)
         return response
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What a batch tells instead of a future: it writes the answer at once, on the batcher's own turn."""
+
+    exchange: Exchange
+    work: Call
+    encode: Encode
+    encoded: Callable[[Answer, Call, Encode, str], Response]
+
+    def done(self) -> bool:
+        """Whether the caller has gone, or has its answer."""
+        return self.exchange.over
+
+    def set_result(self, answer: Answer, /) -> None:
+        """Answer."""
+        try:
+            response = self.encoded(answer, self.work, self.encode, self.work.request_id)
+        except Exception as error:
+            self.exchange.fail(error)
+        else:
+            self.exchange.send(response)
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Refuse."""
+        self.exchange.fail(error)

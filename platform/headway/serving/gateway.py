@@ -97,7 +97,7 @@ class Gateway:
         root: str = scope.get("root_path", "")
         if root and path.startswith(root):
             path = path[len(root) :]
-        method, token = scope["method"], _token(headers.get(b"authorization"))
+        method, token = scope["method"], bearer(headers.get(b"authorization"))
         body, unread, close, late = b"", True, False, False
         try:
             caller = self._service.caller(method, path, token)
@@ -240,7 +240,8 @@ async def _discard(receive: Receive) -> None:
                 size += len(message.get("body", b""))
 
 
-def _token(header: bytes | None) -> str | None:
+def bearer(header: bytes | None) -> str | None:
+    """Return the token of an `authorization` header; None where it holds none."""
     if header is None or header[:7].lower() != b"bearer ":
         return None
     return header[7:].strip().decode("latin-1")

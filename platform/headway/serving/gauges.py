@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from headway.core.telemetry.instruments import Table
 from headway.serving import metrics as m
-from headway.serving.breaker import State
 
 if TYPE_CHECKING:
     from headway.serving.assembly import Assembly
@@ -28,7 +27,7 @@ def show(assembly: Assembly, table: Table) -> None:
     table.set(m.GENERATION, host.state.generation, use_case)
     table.set(m.READY, service.readiness.ready, use_case)
     for breaker in assembly.breakers():
-        table.set(m.BREAKERS, breaker.state is not State.CLOSED, use_case, breaker.name)
+        table.set(m.BREAKERS, breaker.state, use_case, breaker.name)
     for _, version, arm in table.labelled(m.SERVING):
         table.set(m.SERVING, 0, use_case, version, arm)
     for arm, model in host.steps():

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 IMPORT_PATH = "headway.serving.hook:middlewares"
+CONNECTION = "headway.serving.wire:LaneProtocol"
 SWITCH = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 Scope = MutableMapping[str, Any]
@@ -81,7 +82,9 @@ class HotPath:
 
 
 def middlewares() -> list[Any]:
-    """Return what Serve installs."""
+    """Return what Serve installs, and let the server that it makes next speak through our connections."""
+    import uvicorn.config
     from starlette.middleware import Middleware
 
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = CONNECTION
     return [Middleware(HotPath)]

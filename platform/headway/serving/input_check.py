@@ -80,7 +80,7 @@ def _between(low: float | None, high: float | None) -> _Test:
 
     def test(values: npt.NDArray[Any]) -> Mask | None:
         outside: Mask = (values < least) | (values > most)
-        return outside if outside.any() else None
+        return outside if np.count_nonzero(outside) else None
 
     return test
 

@@ -61,7 +61,10 @@ REPLAYS = _counter(
     "headway_idempotent_replays_total", "Requests answered with the first answer to their idempotency key.", "use_case"
 )
 BREAKERS = _gauge(
-    "headway_open_breakers", "1 while the breaker before a dependency is open or on trial.", "use_case", "dependency"
+    "headway_breaker_state",
+    "Of the breaker before a dependency: 0 closed, 1 on trial, 2 open.",
+    "use_case",
+    "dependency",
 )
 LOG_ROWS = _counter(
     "headway_decision_log_rows_total", "Rows of the decision log: written to disk, or dropped.", "use_case", "outcome"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ray import serve
 
 from headway.core.ids import uuid7
-from headway.serving import hook
+from headway.serving import hook, wire
 from headway.serving.gateway import Gateway, Service
 from headway.serving.grpc import ingress
 from headway.serving.grpc.servicer import InferenceServicer
@@ -70,8 +70,9 @@ class Parts(Protocol):
 class Replica(ingress.InferenceMethods):
     """One replica of a service at a route prefix; a deployment derives from it and says which."""
 
-    def __init__(self, prefix: str, parts: Parts) -> None:
+    def __init__(self, prefix: str, parts: Parts, *, lanes: wire.Service | None = None) -> None:
         self._prefix = prefix
+        self._lanes = lanes
         self._application = _application(default=prefix.removeprefix("/"))
         self._assembly = parts
 
@@ -125,10 +126,13 @@ class Replica(ingress.InferenceMethods):
         hook.register(
             self._prefix, self._assembly.gateway, asyncio.get_running_loop(), ready=lambda: self._assembly.ready
         )
+        if self._lanes is not None:
+            wire.open_lanes(self._prefix, self._lanes, asyncio.get_running_loop())
         if self._assembly.inference is not None:
             ingress.register(self._application, self._assembly.inference, asyncio.get_running_loop())
 
     async def _stop(self) -> None:
+        wire.close_lanes(self._prefix)
         hook.unregister(self._prefix)
         ingress.unregister(self._application)
         await self._assembly.stop()

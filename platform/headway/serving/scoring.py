@@ -75,10 +75,10 @@ class Scorer:
         self._recorder = recorder
         self._ids = ids
         self._clock = clock
-        self._meter = meter or Meter()
-        self._unseen = unseen
         self._features_breaker = Breaker(clock, name="features")
         self._model_breakers: dict[str, tuple[str, Breaker]] = {}
+        self._meter = meter or Meter()
+        self._unseen = unseen
         self._freshness = FreshnessClauses(service, terms, recomputer)
 
     @property

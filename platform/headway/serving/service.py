@@ -12,12 +12,12 @@ import msgspec
 
 from headway.core.clock import Clock
 from headway.core.errors import Forbidden, HeadwayError, InvalidValue, NotFound, Unauthenticated, Unavailable
-from headway.core.ids import uuid7
+from headway.core.ids import Ids
 from headway.core.types import Principal
 from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
 from headway.serving.breaker import Breaker, State
-from headway.serving.deciding import Decider
+from headway.serving.deciding import Decider, Encode, Exchange
 from headway.serving.errors import error_response
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol, ModelPath
@@ -26,7 +26,7 @@ from headway.serving.meter import Meter
 from headway.serving.observer import Observer
 from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
-from headway.serving.protocol import DecisionDecoder, DecisionsBody, decode_outcomes
+from headway.serving.protocol import DecisionCall, DecisionDecoder, DecisionsBody, decode_outcomes
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.shared_answers import SharedAnswers
@@ -77,12 +77,12 @@ class DecisionService:
         room: Callable[[], None],
         clock: Clock,
         executor: Executor | None = None,
-        meter: Meter | None = None,
-        tracer: Tracer | None = None,
-        readiness: Readiness | None = None,
         admission: Admission | None = None,
         answers: SharedAnswers | None = None,
         breakers: Callable[[], Sequence[Breaker]] = tuple,
+        meter: Meter | None = None,
+        tracer: Tracer | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
@@ -100,17 +100,23 @@ class DecisionService:
         self._document = document(use_case, schema)
         self.admission = admission or Admission(terms.admission, clock)
         """One for every way in."""
-        self._decider = Decider(
+        self.decider = Decider(
             use_case,
             admission=self.admission,
             batcher=batcher,
             room=room,
             patience_s=terms.patience_s,
             clock=clock,
-            meter=self._meter,
             answers=answers,
+            meter=self._meter,
         )
         self._breakers = breakers
+        self._traced = tracer is not None
+        self._lanes: dict[str, Callable[[bytes], tuple[DecisionCall, Encode]]] = {
+            "/v1/decisions": self._read_decisions,
+            f"/v2/models/{use_case}/infer": self._read_infer,
+        }
+        self._ids = Ids()
         self._encoder = msgspec.json.Encoder()
         self._waiting_outcomes = 0
         self._decide_scope = f"decide:{use_case}"
@@ -132,11 +138,6 @@ class DecisionService:
             ("GET", "/v2/health/live"): self._live,
             ("GET", "/v2/health/ready"): self._ready,
         }
-
-    @property
-    def decider(self) -> Decider:
-        """What decides behind every protocol."""
-        return self._decider
 
     @property
     def inference(self) -> InferenceProtocol:
@@ -185,19 +186,31 @@ class DecisionService:
             _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error, extra=extra)
         return error_response(error, request_id, inference=path.startswith("/v2/"))
 
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """Paths of POST requests that `begin` takes; none where requests are traced."""
+        return () if self._traced else tuple(self._lanes)
+
+    def begin(self, path: str, token: str | None, body: bytes, exchange: Exchange) -> bool:
+        """Begin to answer a whole request of a lane; False: it needs `respond`, for its answer is kept under a key."""
+        try:
+            principal = self._principal(token, self._decide_scope)
+            call, encode = self._lanes[path](body)
+            if call.id is not None:
+                return False
+            self.decider.start(exchange, principal, call, encode)
+        except Exception as error:
+            exchange.fail(error)
+        return True
+
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
-        start = self._clock.monotonic()
-        call = self._decoder.decode(request.body)
-        self.decoded(request, start)
-        return await self.decider.once(request, principal, call, self._encode)
+        return await self.decider.once(request, principal, *self._read_decisions(request.body, request.trace))
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
-        start = self._clock.monotonic()
-        call, outputs = self._inference.decode(request.body, request.header_length)
-        self.decoded(request, start)
-        return await self.decider.once(request, principal, call, lambda body: self._inference.encode(body, outputs))
+        read = self._read_infer(request.body, request.trace, request.header_length)
+        return await self.decider.once(request, principal, *read)
 
     async def _invoke(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
@@ -205,15 +218,29 @@ class DecisionService:
             raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
         start = self._clock.monotonic()
         call = self._invocations.decode(request.body)
-        self.decoded(request, start)
+        self.decoded(start, request.trace)
         return await self.decider.once(request, principal, call, self._invocations.encode)
 
-    def decoded(self, request: Request, start: float) -> None:
+    def _read_decisions(self, body: bytes, trace: RequestTrace | None = None) -> tuple[DecisionCall, Encode]:
+        start = self._clock.monotonic()
+        call = self._decoder.decode(body)
+        self.decoded(start, trace)
+        return call, self._encode
+
+    def _read_infer(
+        self, body: bytes, trace: RequestTrace | None = None, header_length: int | None = None
+    ) -> tuple[DecisionCall, Encode]:
+        start = self._clock.monotonic()
+        call, outputs = self._inference.decode(body, header_length)
+        self.decoded(start, trace)
+        return call, lambda answer: self._inference.encode(answer, outputs)
+
+    def decoded(self, start: float, trace: RequestTrace | None) -> None:
         """Note what decoding took."""
         end = self._clock.monotonic()
         self._meter.notes.decode.append(end - start)
-        if request.trace is not None:
-            request.trace.stage("decode", start, end)
+        if trace is not None:
+            trace.stage("decode", start, end)
 
     def _encode(self, body: DecisionsBody) -> Response:
         return Response(200, self._encoder.encode(body))
@@ -292,8 +319,8 @@ class DecisionService:
             "version": state.champion,
             "generation": state.generation,
             "error": state.error,
-            "parts": parts,
             "open": [breaker.name for breaker in self._breakers() if breaker.state is not State.CLOSED],
+            "parts": parts,
         }
         return Response(200 if ready else 503, self._encoder.encode(body))
 
@@ -315,4 +342,4 @@ class DecisionService:
 
     def request_id(self) -> str:
         """Return a fresh request id."""
-        return uuid7(self._clock.now())
+        return self._ids.make(self._clock.now())

@@ -28,6 +28,8 @@ from headway.serving.tracing import RequestTrace
 
 _LOG = logging.getLogger(__name__)
 OK = GrpcStatus("OK", "", ())
+_GONE = 499
+"""What is noted of a caller that did not wait."""
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
@@ -63,7 +65,7 @@ class Service(Protocol):
         """Return who asks for decisions; raises what refuses the caller."""
         ...
 
-    def decoded(self, request: Request, start: float) -> None:
+    def decoded(self, start: float, trace: RequestTrace | None) -> None:
         """Note what decoding took, from a monotonic second on."""
         ...
 
@@ -156,8 +158,13 @@ class InferenceServicer:
                 _LOG.error(
                     "request %s failed: %s", caller.request_id, type(error).__name__, exc_info=error, extra=extra
                 )
-        verb, path = self._paths[method]
-        observer.left("grpc", verb, path, http, arrived, request_id=caller.request_id, trace=caller.trace)
+        except asyncio.CancelledError:
+            http = _GONE
+            raise
+        finally:
+            verb, path = self._paths[method]
+            said = caller.request_id or ""
+            observer.left("grpc", verb, path, http, arrived, request_id=said, trace=caller.trace)
         return Reply(answer, status, caller.request_id, caller.trace)
 
     async def _model_infer(self, message: bytes, caller: _Caller, remaining_s: float | None) -> bytes:
@@ -177,7 +184,7 @@ class InferenceServicer:
             idempotency_key=caller.key,
             trace=caller.trace,
         )
-        service.decoded(asked, start)
+        service.decoded(start, asked.trace)
         work = service.decider.once(asked, principal, call, lambda body: self._messages.encode(body, wanted))
         if caller.key is None and call.id is None:
             return (await work).body
