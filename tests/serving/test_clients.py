@@ -105,8 +105,6 @@ def test_nvidias_client_over_grpc(tmp_path: Path) -> None:
     ]:
         assert found[name][0] == f"StatusCode.{code}"
         assert text in found[name][1]
-    # the client gives up, unless the service has refused before that what it cannot do in a microsecond
-    assert found["no_time"][0] in ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.UNAVAILABLE")
 
 
 def test_kserves_client_over_grpc(tmp_path: Path) -> None:

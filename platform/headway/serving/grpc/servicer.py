@@ -156,8 +156,13 @@ class InferenceServicer:
                 _LOG.error(
                     "request %s failed: %s", caller.request_id, type(error).__name__, exc_info=error, extra=extra
                 )
-        verb, path = self._paths[method]
-        observer.left("grpc", verb, path, http, arrived, request_id=caller.request_id, trace=caller.trace)
+        except asyncio.CancelledError:
+            http = _GONE
+            raise
+        finally:
+            verb, path = self._paths[method]
+            said = caller.request_id or ""
+            observer.left("grpc", verb, path, http, arrived, request_id=said, trace=caller.trace)
         return Reply(answer, status, caller.request_id, caller.trace)
 
     async def _model_infer(self, message: bytes, caller: _Caller, remaining_s: float | None) -> bytes:
