@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.clock import SystemClock
@@ -75,6 +75,7 @@ def test_the_input_schema_describes_what_was_seen() -> None:
 texts = st.lists(st.none() | st.sampled_from(["a", "b", "c"]), min_size=1, max_size=10)
 
 
+@settings(deadline=None)
 @given(texts, texts)
 def test_what_is_seen_in_parts_is_what_is_seen_in_all(first: list[str | None], second: list[str | None]) -> None:
     def described(values: list[str | None]) -> InputSchema:

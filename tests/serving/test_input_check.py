@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.errors import DefinitionError, InvalidValue
@@ -58,6 +58,7 @@ def marked(check: InputCheck, **given: list[Any]) -> dict[str, list[bool]]:
 numbers = st.floats(-50, 150, width=32)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, st.sampled_from(["app", "web", "post", ""])), min_size=1, max_size=20))
 def test_exactly_the_unseen_is_marked(rows: list[tuple[float, str]]) -> None:
     check = InputCheck(ordered, lambda: [("champion", version())])

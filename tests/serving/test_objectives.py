@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.serving.objectives import AVAILABILITY, P95, P99, WINDOWS, Budgets, Objectives
@@ -16,6 +16,7 @@ events = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(events)
 def test_burn_rates_are_those_of_every_event_remembered(steps: list[tuple[float, str, int, int]]) -> None:
     budgets, now = Budgets(OBJECTIVES), 0.0

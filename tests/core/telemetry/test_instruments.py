@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.telemetry.instruments import Instrument, Kind, Table
@@ -14,6 +14,7 @@ LEVEL = Instrument(name="toy_level", kind=Kind.GAUGE, help="level", labels=())
 values = st.lists(st.one_of(st.sampled_from(EDGES), st.floats(0, 1)), max_size=50)
 
 
+@settings(deadline=None)
 @given(st.lists(values, min_size=1, max_size=4))
 def test_a_histogram_counts_what_is_at_or_below_each_bound(parts: list[list[float]]) -> None:
     table = Table()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core.telemetry.trace_context import Sampler, SpanContext, parse
@@ -10,6 +10,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 some_ids = st.tuples(st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8))
 
 
+@settings(deadline=None)
 @given(some_ids, st.booleans())
 def test_what_is_written_is_read(ids: tuple[bytes, bytes], sampled: bool) -> None:
     context = SpanContext(*ids, sampled=sampled)
