@@ -28,6 +28,8 @@ from headway.serving.tracing import RequestTrace
 
 _LOG = logging.getLogger(__name__)
 OK = GrpcStatus("OK", "", ())
+_GONE = 499
+"""What is noted of a caller that did not wait."""
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
