@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -21,7 +22,7 @@ from headway.features.streams import group
 from headway.features.streams.port import EventStream, TopicFull, TopicGone
 from headway.features.streams.publishing import TopicWriter, keys_of
 
-_PIECE = 2_000
+_PIECE = 500
 _FULL_S = 60.0
 
 
@@ -41,24 +42,78 @@ def drain(at: Installation, history: History, principal: Principal, progress: Pr
             await_readable(at, name, until)
 
 
-def publish(at: Installation, history: History, tables: Mapping[str, pa.Table]) -> None:
-    """Publish rows of sources from a process that yields to those that serve; return once they can be read online."""
-    import ray
+class Producer:
+    """Publishes rows of sources from a process of its own, as producers elsewhere would: evenly, and yielding.
 
-    ray_session.connect(at.settings)
-    task = ray.remote(_publish).options(num_cpus=0)
-    sources = {source.name: source for source in history.sources}
-    until = ray.get(task.remote(at.settings, [(sources[name], table) for name, table in tables.items()]))
-    for name, positions in until.items():
-        await_readable(at, name, positions)
+    Tables are handed over beforehand (`hand_over`), so that nothing is copied while decisions are timed.
+    """
+
+    def __init__(self, at: Installation, history: History) -> None:
+        import ray
+
+        ray_session.connect(at.settings)
+        self._at = at
+        self._sources = {source.name: source for source in history.sources}
+        self._process = ray.remote(_Process).options(num_cpus=0).remote(at.settings)
+        ray.get(self._process.ready.remote())
+
+    def __enter__(self) -> Producer:
+        """Use it until the block ends."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        import ray
+
+        ray.kill(self._process)
+
+    def hand_over(self, tables: Mapping[str, pa.Table]) -> list[tuple[EventSource, Any]]:
+        """Put tables by source where the process finds them."""
+        import ray
+
+        return [(self._sources[name], ray.put(table)) for name, table in tables.items()]
+
+    def publish(self, handed: Sequence[tuple[EventSource, Any]], *, over_s: float = 0.0) -> None:
+        """Publish what was handed over, spread over so many seconds, and return once it can be read online."""
+        import ray
+
+        until = ray.get(self._process.publish.remote(list(handed), over_s))
+        for name, positions in until.items():
+            await_readable(self._at, name, positions)
 
 
-def send(stream: EventStream, source: EventSource, table: pa.Table) -> None:
-    """Publish rows of one source, those of an entity in their order; wait while its topic is full, at most a minute."""
+class _Process:
+    """The producer's side, a Ray actor."""
+
+    def __init__(self, settings: Settings) -> None:
+        ray_session.run_in_background()
+        self._stream = Installation(settings, writer="demo-publish").stream
+
+    def ready(self) -> bool:
+        return True
+
+    def publish(self, handed: Sequence[tuple[EventSource, Any]], over_s: float) -> dict[str, list[int]]:
+        """Publish and return where the topics end then."""
+        import ray
+
+        tables = [(source, ray.get(table)) for source, table in handed]
+        rows = sum(table.num_rows for _, table in tables)
+        for source, table in tables:
+            send(self._stream, source, table, over_s=over_s * table.num_rows / rows)
+        return {source.name: ends(self._stream, source.name) for source, _ in handed}
+
+
+def send(stream: EventStream, source: EventSource, table: pa.Table, *, over_s: float = 0.0) -> None:
+    """Publish rows of one source evenly over a time, those of an entity in their order.
+
+    Waits while its topic is full, at most a minute.
+    """
     writer = TopicWriter(stream, source.name)
-    deadline = time.monotonic() + _FULL_S
-    for batch in table.to_batches(max_chunksize=_PIECE):
-        rows = pa.Table.from_batches([batch])
+    begin = time.monotonic()
+    deadline = begin + over_s + _FULL_S
+    for first in range(0, table.num_rows, _PIECE):
+        rows = table.slice(first, _PIECE)
+        time.sleep(max(0.0, begin + over_s * first / table.num_rows - time.monotonic()))
         pairs = list(zip(keys_of(source, rows), map(msgspec.json.encode, rows.to_pylist()), strict=True))
         while True:
             try:
@@ -68,12 +123,3 @@ def send(stream: EventStream, source: EventSource, table: pa.Table) -> None:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(error.retry_after_s)
-
-
-def _publish(settings: Settings, tables: Sequence[tuple[EventSource, pa.Table]]) -> dict[str, list[int]]:
-    """Publish and return where the topics end then."""
-    ray_session.run_in_background()
-    stream = Installation(settings, writer="demo-publish").stream
-    for source, table in tables:
-        send(stream, source, table)
-    return {source.name: ends(stream, source.name) for source, _ in tables}

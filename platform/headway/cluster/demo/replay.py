@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from headway.cluster.applications import base_url
 from headway.cluster.compose import Installation
-from headway.cluster.demo.live import publish
+from headway.cluster.demo.live import Producer
 from headway.cluster.demo.plan import Chunk, due_outcomes, request_bodies
 from headway.cluster.demo.traffic import TrafficClient, TrafficResult, send
 from headway.cluster.tokens import TokenSource
@@ -21,6 +22,8 @@ from headway.core.progress import Stage
 from headway.features.history import History
 
 _OUTCOMES_PER_POST = 500
+_PUBLISHING = 0.7
+"""Part of a chunk's time over which the next one's events are published."""
 
 
 @dataclass
@@ -80,8 +83,8 @@ class Replayer:
 
     def publish(self, chunk: Chunk) -> None:
         """Publish a chunk's events to their streams and wait until they are readable."""
-        if chunk.events:
-            publish(self._at, self._history, chunk.events)
+        with Producer(self._at, self._history) as producer:
+            producer.publish(producer.hand_over(chunk.events))
 
     def run(self, chunks: Iterable[Chunk], rate: float, stage: Stage, into: Replayed) -> None:
         """Replay the chunks at `rate` requests per second."""
@@ -92,15 +95,20 @@ class Replayer:
         loop = asyncio.get_running_loop()
         sent = 0
         with (
+            Producer(self._at, self._history) as producer,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish") as publishing,
             traffic_process() as sending,
         ):
-            pending = [loop.run_in_executor(publishing, self.publish, chunk) for chunk in chunks[:1]]
+            handed = [producer.hand_over(chunk.events) for chunk in chunks]
+            pending = [loop.run_in_executor(publishing, producer.publish, events) for events in handed[:1]]
             async with TrafficClient(self._url, self._token) as client:
                 for index, chunk in enumerate(chunks):
                     await pending[index]
                     if index + 1 < len(chunks):
-                        pending.append(loop.run_in_executor(publishing, self.publish, chunks[index + 1]))
+                        # while this chunk's requests are sent, with time left to read them
+                        over_s = _PUBLISHING * chunk.requests.num_rows / rate
+                        act = partial(producer.publish, handed[index + 1], over_s=over_s)
+                        pending.append(loop.run_in_executor(publishing, act))
                     result = await self.send(sending, chunk.requests, rate)
                     into.take(chunk.requests[self._history.requests.id].to_pylist(), result)
                     into.until = chunk.until
