@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from headway.core.clock import ManualClock
@@ -16,6 +17,8 @@ from headway.core.settings import Settings, load_settings
 from tests.scheduling import ByFile
 
 ROOT = Path(__file__).resolve().parent.parent
+hypothesis.settings.register_profile("laws", deadline=None)  # how long an example takes is the machine's affair
+hypothesis.settings.load_profile("laws")
 
 
 @pytest.hookimpl(trylast=True)
