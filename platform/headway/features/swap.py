@@ -35,13 +35,10 @@ return lost
 _LONG = 4_096
 """Bytes from which on a value is sent as what it grew by; a server may set aside as much again for it to grow."""
 _OVERHEAD = 200
-_ROUND_KEYS = 64
-_ROUND_BYTES = 256 << 10
-"""Bounds of one round trip: the server does one thing at a time, and decisions read from it meanwhile."""
 
 
 class Swap:
-    """Compare-and-set of many keys, in rounds that hold the server for about a millisecond each."""
+    """Compare-and-set of many keys in one round trip."""
 
     def __init__(self, client: Any, *, remembered: int = 0) -> None:
         """Remember the newest values that were put in, up to so many bytes."""
@@ -55,9 +52,9 @@ class Swap:
         """Return what is stored under names, or was when it was put in from here."""
         found: list[bytes | None] = [self._values.get(name) for name in names]
         unknown = [i for i, value in enumerate(found) if value is None]
-        for begin in range(0, len(unknown), _ROUND_KEYS):
-            places = unknown[begin : begin + _ROUND_KEYS]
-            for i, value in zip(places, self._client.mget([names[i] for i in places]), strict=True):
+        if unknown:
+            values = self._client.mget([names[i] for i in unknown])
+            for i, value in zip(unknown, values, strict=True):
                 found[i] = value
         return found
 
@@ -72,20 +69,13 @@ class Swap:
             new: What is to be there.
             ttls: Milliseconds after which the server may delete each key; 0: never.
         """
-        lost: list[int] = []
-        keys: list[bytes] = []
+        if not names:
+            return []
         arguments: list[bytes | int] = []
-        size = 0
+        for before, after, ttl in zip(old, new, ttls, strict=True):
+            arguments += [b"" if before is None else before[: HEADER.size], *_parts(before, after), ttl]
         try:
-            for i, (name, before, after, ttl) in enumerate(zip(names, old, new, ttls, strict=True)):
-                head, tail = _parts(before, after)
-                keys.append(name)
-                arguments += [b"" if before is None else before[: HEADER.size], head, tail, ttl]
-                size += len(head) + len(tail)
-                if size >= _ROUND_BYTES or len(keys) == _ROUND_KEYS or i == len(names) - 1:
-                    begin = i + 1 - len(keys)
-                    lost += [begin + int(place) - 1 for place in self._script(keys=keys, args=arguments)]
-                    keys, arguments, size = [], [], 0
+            lost = [int(place) - 1 for place in self._script(keys=names, args=arguments)]
         except BaseException:
             self._forget(names)
             raise
