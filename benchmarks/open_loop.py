@@ -46,6 +46,8 @@ class _Connection(asyncio.Protocol):
         self._pool.lost(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._request < 0:  # told that it was idle for too long; the end of the connection follows
+            return
         self._buffer = self._buffer + data if self._buffer else data
         head = whole(self._buffer)
         if head is None:
