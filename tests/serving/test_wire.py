@@ -73,6 +73,18 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
+def hold(toy: Toy) -> asyncio.Event:
+    """Let no batch be scored before the event is set."""
+    held, execute = asyncio.Event(), toy.batcher._execute
+
+    async def later(calls: Any) -> Any:
+        await held.wait()
+        return await execute(calls)
+
+    toy.batcher._execute = later
+    return held
+
+
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of requests that were answered the short way."""
@@ -173,14 +185,7 @@ def test_requests_in_any_pieces_are_answered_in_order(
 
 def test_who_is_gone_is_not_decided_and_the_others_are(tmp_path: Path) -> None:
     async def work(toy: Toy) -> None:
-        held = asyncio.Event()
-        execute = toy.batcher._execute
-
-        async def slowly(calls: Any) -> Any:
-            await held.wait()
-            return await execute(calls)
-
-        toy.batcher._execute = slowly
+        held = hold(toy)
         async with listening(toy.gateway, "/toy", lanes=toy.service) as port:
             pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
             for _, writer in pairs:
@@ -203,14 +208,7 @@ def test_who_is_gone_is_not_decided_and_the_others_are(tmp_path: Path) -> None:
 
 def test_a_server_that_stops_answers_what_it_has(tmp_path: Path) -> None:
     async def work(toy: Toy) -> None:
-        held = asyncio.Event()
-        execute = toy.batcher._execute
-
-        async def slowly(calls: Any) -> Any:
-            await held.wait()
-            return await execute(calls)
-
-        toy.batcher._execute = slowly
+        held = hold(toy)
         async with listening(toy.gateway, "/toy", lanes=toy.service) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request())
