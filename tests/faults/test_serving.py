@@ -85,7 +85,7 @@ def _follow(served: Served, store: Valkey) -> None:
 def test_poison_rows_in_batches(record_property: Record) -> None:
     """One amount breaks the model, one makes it answer NaN: only who asks about them gets the rules."""
     with servers() as served:
-        with served.callers(100.0, amounts=(20.0, 30.0, 666.0, 40.0, 13.0)) as callers:
+        with served.callers(400.0, amounts=(20.0, 30.0, 666.0, 40.0, 13.0)) as callers:
             wait_s(4.0)
         arms = [one["arm"] for got in callers.got for one in got.decisions]
         poison = sum(got.degraded for got in callers.got)

@@ -125,6 +125,19 @@ def test_only_the_poisonous_request_of_a_batch_falls_back(tmp_path: Path) -> Non
     assert said[2]["score"] == 0.25
 
 
+@pytest.mark.parametrize("guilty", [666, 13])
+def test_without_rules_only_who_breaks_the_model_is_refused(tmp_path: Path, guilty: float) -> None:
+    async def work(toy: Toy) -> list[tuple[int, dict[str, str], bytes]]:
+        amounts = (10, guilty, 30, 40, 50)
+        return list(await asyncio.gather(*(toy.http("POST", "/v1/decisions", body(a)) for a in amounts)))
+
+    toy = Toy(tmp_path, with_rules=False, ladder=())
+    answers = toy.call(work)
+    assert [status for status, _, _ in answers] == [200, 503, 200, 200, 200]
+    assert sum(toy.reader.batches) == 5  # halved where its features are: none is read again
+    assert sum(len(batch.at) for batch in toy.recorder.batches) == 4
+
+
 def test_without_rules_a_failing_model_is_503_and_says_nothing_of_the_inside(tmp_path: Path) -> None:
     status, headers, answer = Toy(tmp_path, with_rules=False, ladder=()).call(
         lambda t: t.http("POST", "/v1/decisions", body(666))

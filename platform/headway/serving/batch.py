@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,3 +44,23 @@ class Batch:
     def fresh(self, watermark: int, max_lag: int) -> bool:
         """Whether even the latest row is within the bound: the common case, decided by one number."""
         return int(self.at.max()) - watermark <= max_lag
+
+    def halves(self) -> Iterator[Batch]:
+        """Return the first half of the calls, then the rest, with what is known of their rows."""
+        middle = len(self.calls) // 2
+        row = sum(call.size for call in self.calls[:middle])
+        yield self._part(slice(middle), slice(row))
+        yield self._part(slice(middle, None), slice(row, None))
+
+    def _part(self, calls: slice, rows: slice) -> Batch:
+        first, last, _ = rows.indices(len(self.at))
+        return Batch(
+            calls=self.calls[calls],
+            columns={name: values[rows] for name, values in self.columns.items()},
+            at=self.at[rows],
+            now=self.now,
+            served=self.served[rows],
+            degraded={index - first: list(marks) for index, marks in self.degraded.items() if first <= index < last},
+            rejected=None if self.rejected is None else self.rejected[rows],
+            recomputed=self.recomputed,
+        )

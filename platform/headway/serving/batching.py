@@ -9,14 +9,14 @@ its deadline at the latest, busy executor or not.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from headway.core.clock import Clock
-from headway.core.errors import HeadwayError, Unavailable
+from headway.core.errors import Unavailable
 from headway.serving.batch_cost import BatchCost
+from headway.serving.errors import own
 from headway.serving.priority import WEIGHTS, FairQueue, Priority
 
 
@@ -296,11 +296,6 @@ class Batcher(Generic[W, R]):
         self.expired += 1
         ahead = (self.queued_rows + self._running_rows) * self.row_s()
         future.set_exception(Unavailable("the deadline passed before the answer", retry_after_s=ahead))
-
-
-def own(error: Exception) -> Exception:
-    """Return an exception per caller: one shared object would collect everybody's traceback."""
-    return copy.copy(error) if isinstance(error, HeadwayError) else RuntimeError(str(error))
 
 
 def _fail(future: Sink[R], error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -111,3 +112,8 @@ def _message(error: HeadwayError, *, with_field: bool) -> str:
 
 def _seconds(error: CapacityError) -> str:
     return str(max(1, math.ceil(error.retry_after_s)))
+
+
+def own(error: Exception) -> Exception:
+    """Return an exception per caller: one shared object would collect everybody's traceback."""
+    return copy.copy(error) if isinstance(error, HeadwayError) else RuntimeError(str(error))

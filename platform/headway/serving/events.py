@@ -20,8 +20,8 @@ from headway.core.ids import uuid7
 from headway.core.types import Principal
 from headway.features.streams.port import EventStream, TopicFull, TopicGone
 from headway.features.streams.publishing import Judge, Pair, TopicWriter
-from headway.serving.batching import Batcher, own
-from headway.serving.errors import error_response
+from headway.serving.batching import Batcher
+from headway.serving.errors import error_response, own
 from headway.serving.event_bodies import refusal, require_unique_members, split
 from headway.serving.http import Request, Response
 from headway.serving.limiter import Gcra

@@ -23,6 +23,7 @@ from headway.features.online import OnlineRows
 from headway.serving.batch import NO_MODEL, Batch
 from headway.serving.breaker import Breaker, State
 from headway.serving.decision_ids import DecisionIds
+from headway.serving.errors import own
 from headway.serving.fallback import RULES_ARM, Rules
 from headway.serving.freshness import FreshnessClauses
 from headway.serving.input_check import Mask
@@ -38,6 +39,10 @@ _NOT_READY_S = 1.0
 _MODEL_FAILURES = 5
 """Calls that a version fails one after the other, each alone in its batch, before it is left alone: a caller's poison
 row fails alone as well, so fewer would let one caller take a version away from all."""
+
+
+class _Guilty(Exception):
+    """Some call of a batch breaks the model; which, is found by halving."""
 
 
 class Reader(Protocol):
@@ -107,11 +112,28 @@ class Scorer:
             await self._freshness.apply(batch, online, features)
         read = self._clock.monotonic()
         batch.served = build_matrix(self._service, transform(self._service, features, batch.at))
-        made = self._clock.monotonic()
-        scores = self._predict(batch)
-        if scores is None:
+        return self._scored(batch, (start, read, self._clock.monotonic()))
+
+    def _scored(self, batch: Batch, times: tuple[float, float, float]) -> Sequence[Answer | Exception]:
+        """Predict and finish; a batch that the model cannot take is halved until only the guilty calls fail.
+
+        One guilty call among n costs at most 2·log2(n) + 1 predictions. `times`: start, features read, transformed.
+        """
+        try:
+            found = self._predict(batch)
+        except _Guilty:
+            answers: list[Answer | Exception] = []
+            for half in batch.halves():
+                try:
+                    answers += self._scored(half, times)
+                except Exception as error:  # of this half alone; the other may have been answered and logged
+                    answers += [own(error) for _ in half.calls]
+            return answers
+        if found is None:
             return self._by_rules(batch, "model:failed")
-        self._meter.scored(calls, start, read, made, self._clock.monotonic())
+        model, scores = found
+        self._meter.scored(batch.calls, *times, self._clock.monotonic())
+        model.count(batch.served, scores, batch.at)
         if not np.isfinite(scores).all():
             scores = self._replaced(batch, scores)
         return self._finish(batch, scores)
@@ -138,8 +160,8 @@ class Scorer:
             raise error or Unavailable("online features cannot be read", retry_after_s=_NOT_READY_S)
         return found
 
-    def _predict(self, batch: Batch) -> Matrix | None:
-        """Walk the ladder of models; a failing batch of several calls is raised, so that the batcher halves it.
+    def _predict(self, batch: Batch) -> tuple[Model, Matrix] | None:
+        """Walk the ladder of models; a batch of several calls that one of them breaks raises _Guilty.
 
         A version that keeps failing is skipped; after a pause one batch tries it, and has the next step if that fails.
         """
@@ -154,15 +176,16 @@ class Scorer:
                 scores = model.predict(batch.served)
             except Exception as error:
                 if len(batch.calls) > 1 and breaker.state is State.CLOSED:
-                    raise
+                    raise _Guilty from error
                 breaker.failed()
                 _LOG.warning("%s %s failed on a request: %s", arm, model.version, type(error).__name__)
                 continue
             breaker.succeeded()
-            model.count(batch.served, scores, batch.at)
+            if self._rules is None and len(batch.calls) > 1 and not np.isfinite(scores).all():
+                raise _Guilty  # nobody answers instead: who asked for it fails alone
             batch.arms = [arm] * len(batch.at)
             batch.version = model.version
-            return scores
+            return model, scores
         return None
 
     def _breaker_of(self, arm: str, version: str) -> Breaker:
