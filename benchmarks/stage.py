@@ -179,6 +179,7 @@ def _model(settings: Settings, service: FeatureService, folder: Path, values: An
     from headway.governance.statement import PAYLOAD_TYPE, sign_version
     from headway.models.artefact import write_artefact
     from headway.models.input_schema import describe_input
+    from headway.models.onnx_export import tree_models
 
     names = tuple(service.features)
     data = xgboost.DMatrix(values, label=label, feature_names=list(names))
@@ -190,7 +191,7 @@ def _model(settings: Settings, service: FeatureService, folder: Path, values: An
     clock = SystemClock()
     reports = write_artefact(
         folder,
-        booster=booster,
+        models=tree_models(booster),
         profile=profile,
         input_schema=schema,
         sample=values[:512],

@@ -18,6 +18,7 @@ from headway.governance.signing import Signer, TrustRoot
 from headway.governance.statement import sign_version
 from headway.models.artefact import write_artefact
 from headway.models.input_schema import describe_input
+from headway.models.onnx_export import tree_models
 
 NAMES = ("amount", "count_7d", "mean_7d", "night")
 
@@ -58,7 +59,7 @@ def make_version(home: Path, folder: Path) -> Made:
     profile = build_profile(matrix, list(NAMES), booster.inplace_predict(matrix))
     reports = write_artefact(
         folder,
-        booster=booster,
+        models=tree_models(booster),
         profile=profile,
         input_schema=schema,
         sample=matrix[:500],

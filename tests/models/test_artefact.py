@@ -16,6 +16,7 @@ from headway.features.profile import build_profile
 from headway.governance.statement import ModelStatement, sign_version, verify_version
 from headway.models.artefact import load_artefact, read_definition, write_artefact
 from headway.models.input_schema import describe_input
+from headway.models.onnx_export import tree_models
 from headway.models.probe import probe
 from tests.models.conftest import NAMES, Made, decode
 
@@ -108,7 +109,7 @@ def test_writing_into_a_used_folder_is_refused(made: Made, copied: Path) -> None
     with pytest.raises(InvalidValue, match="not empty"):
         write_artefact(
             copied,
-            booster=made.booster,
+            models=tree_models(made.booster),
             profile=build_profile(made.matrix, list(NAMES), made.booster.inplace_predict(made.matrix)),
             input_schema=describe_input(NAMES, made.matrix),
             sample=made.matrix,

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -28,14 +28,10 @@ from headway.governance.statement import ModelStatement, read_file
 from headway.models.backend import Backend
 from headway.models.backends import model_file, open_backend
 from headway.models.input_schema import InputSchema
-from headway.models.onnx_export import export_onnx
 from headway.models.parity import BackendReport, compare
 from headway.models.probe import WARMUP_FILE, probe
 from headway.models.validation import parse_model_json
 from headway.models.warmup import Warmup, make_warmup
-
-if TYPE_CHECKING:
-    import xgboost
 
 PROFILE_FILE, SCHEMA_FILE, DEFINITION_FILE = "profile.json", "input_schema.json", "definition.json"
 
@@ -54,7 +50,7 @@ class Artefact:
 def write_artefact(
     folder: Path,
     *,
-    booster: xgboost.Booster,
+    models: Mapping[str, bytes],
     profile: Profile,
     input_schema: InputSchema,
     sample: Matrix,
@@ -65,7 +61,7 @@ def write_artefact(
 
     Args:
         folder: Made if it does not exist; InvalidValue if it holds anything, since the signed file set is exact.
-        booster: A binary:logistic booster of k features.
+        models: Back end → model file; the first is the reference that the others must equal.
         profile: Reference profile of features and score.
         input_schema: Columns in the order of the matrix.
         sample: float32 [n ≥ 1, k], rows on which parity is measured and from which the warm-up is drawn.
@@ -75,12 +71,11 @@ def write_artefact(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InvalidValue("folder", f"{folder.name} is not empty", hint="write each version into a new folder")
-    trees = bytes(booster.save_raw("json"))
-    models = {"xgboost": trees, "onnx": export_onnx(parse_model_json(trees))}
     for name, data in models.items():
         (folder / model_file(name)).write_bytes(data)
     backends = {name: open_backend(name, data) for name, data in models.items()}
-    reports = compare(backends["xgboost"], (backends["onnx"],), sample, clock)
+    reference, *others = backends.values()
+    reports = compare(reference, tuple(others), sample, clock)
     warmup = make_warmup(input_schema.names, sample, backends[reports[0].name])
     (folder / WARMUP_FILE).write_bytes(msgspec.json.encode(warmup))
     (folder / SCHEMA_FILE).write_bytes(msgspec.json.encode(input_schema))

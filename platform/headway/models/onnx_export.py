@@ -8,12 +8,16 @@ difference of the two logistic functions. Measured over 200 trees: 1.3e-7, where
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headway.core.errors import InvalidValue
-from headway.models.validation import reachable
+from headway.models.validation import parse_model_json, reachable
+
+if TYPE_CHECKING:
+    import xgboost
 
 INPUT, OUTPUT = "features", "score"
 _OPSET, _ML_OPSET, _IR_VERSION = 15, 3, 8
@@ -81,3 +85,9 @@ def _attributes(trees: list[dict[str, Any]], base: np.float32) -> dict[str, list
         found["target_ids"] += [0] * len(weights)
         found["target_weights"] += weights.tolist()
     return found
+
+
+def tree_models(booster: xgboost.Booster) -> Mapping[str, bytes]:
+    """Return the model files of a binary:logistic booster."""
+    trees = bytes(booster.save_raw("json"))
+    return {"xgboost": trees, "onnx": export_onnx(parse_model_json(trees))}

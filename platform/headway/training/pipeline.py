@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from headway.core.clock import Clock
 from headway.core.errors import DefinitionError
 from headway.core.ids import uuid7
@@ -118,12 +116,11 @@ def run(
             job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
             run_name=run_name, storage=settings.home / "training" / "checkpoints",
         )  # fmt: skip
-        resumed = f", resumed from {fitted.resumed_from}" if fitted.resumed_from else ""
-        stage.note(f"{fitted.rounds} rounds{resumed}; worker read {fitted.read_s:.1f} s, fit {fitted.fit_s:.1f} s")
+        stage.note(fitted.summary())
     with stages("evaluate") as stage:
         rows, evaluation = data.rows, data.evaluation()
         del data  # gives the object store back
-        scores = np.asarray(fitted.booster.inplace_predict(evaluation.matrix), dtype=np.float32)
+        scores = fitted.predict(evaluation.matrix)
         measures = evaluate(
             evaluation.label, scores, event_time=evaluation.event_time, group=evaluation.group, seed=job.seed
         )
@@ -132,7 +129,7 @@ def run(
         floors = [(clause.metric, clause.floor) for clause in contract.contract.accuracy]
         gates = check_gates(measures, job=job.gates, contract=floors)
         candidate = Candidate(
-            job=job, as_of=as_of, booster=fitted.booster, sample=evaluation.matrix, schema=evaluation.schema,
+            job=job, as_of=as_of, fitted=fitted, sample=evaluation.matrix, schema=evaluation.schema,
             profile=build_profile(evaluation.matrix, list(job.service.features), scores), measures=measures,
             gates=gates, snapshots=snapshots, rows=rows,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,11 +28,9 @@ from headway.models.parity import BackendReport
 from headway.models.probe import probe
 from headway.training.definitions import TrainingJob
 from headway.training.evaluate import Measure
+from headway.training.fitted import Fitted
 from headway.training.gates import GateReport
 from headway.training.origin import describe_job, git_sha, lock_sha256, machine
-
-if TYPE_CHECKING:
-    import xgboost
 
 VALID_FOR = 365 * DAY
 """A version must be trained anew within a year."""
@@ -46,7 +44,7 @@ class Candidate:
     job: TrainingJob
     as_of: int
     """UTC microseconds."""
-    booster: xgboost.Booster
+    fitted: Fitted
     sample: Matrix
     """Evaluation rows, from which parity and warm-up rows are drawn."""
     schema: InputSchema
@@ -67,7 +65,7 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
     step = np.linspace(0, len(candidate.sample) - 1, num=min(PARITY_ROWS, len(candidate.sample))).astype(np.int64)
     reports = write_artefact(
         folder,
-        booster=candidate.booster,
+        models=candidate.fitted.models(),
         profile=candidate.profile,
         input_schema=candidate.schema,
         sample=candidate.sample[step],

@@ -24,6 +24,7 @@ from headway.core.errors import InvalidValue, ServiceFailed
 from headway.core.ray_session import run_in_background
 from headway.core.types import Matrix
 from headway.features.historical import ROW_ID
+from headway.models.onnx_export import tree_models
 from headway.training.definitions import XGBoostRecipe
 
 if TYPE_CHECKING:
@@ -64,6 +65,19 @@ class Fit:
     """Seconds that the first worker took to read them."""
     fit_s: float
     """Seconds that it took to fit."""
+
+    def predict(self, matrix: Matrix) -> Matrix:
+        """Return XGBoost's own scores."""
+        return np.asarray(self.booster.inplace_predict(matrix), dtype=np.float32)
+
+    def models(self) -> Mapping[str, bytes]:
+        """Return the trees, as they are and as an ONNX graph."""
+        return tree_models(self.booster)
+
+    def summary(self) -> str:
+        """Return rounds, restarts and seconds."""
+        resumed = f", resumed from {self.resumed_from}" if self.resumed_from else ""
+        return f"{self.rounds} rounds{resumed}; worker read {self.read_s:.1f} s, fit {self.fit_s:.1f} s"
 
 
 def parameters(recipe: XGBoostRecipe, seed: int) -> dict[str, float | int | str]:
