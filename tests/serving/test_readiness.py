@@ -22,7 +22,9 @@ from headway.models.artefact import Artefact, load_artefact
 from headway.models.backends.xgboost import XGBoostBackend
 from headway.models.warmup import Warmup
 from headway.serving import metrics as m
-from headway.serving.assembly import Assembly, Drivers
+from headway.serving import readiness
+from headway.serving.assembly import Assembly
+from headway.serving.drivers import Drivers
 from headway.serving.http import Request
 from headway.serving.objectives import Objectives
 from tests.features.streams.world import until
@@ -164,6 +166,21 @@ def test_without_the_online_store_it_is_ready_only_where_the_contract_falls_back
     assert (away[0] == 200) is ready
     assert "secret" not in str(away[1]["parts"])
     assert back[0] == 200
+
+
+def test_looking_at_the_store_outlives_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LOOK_S", 0.01)
+    world = World(tmp_path)
+    world.reader.failure = ValueError("a reply that nobody expected")
+    looks = world.reader.batches
+
+    async def work() -> tuple[int, dict[str, Any]]:
+        await asyncio.get_running_loop().run_in_executor(None, until, lambda: len(looks) > 3)
+        assert not world.assembly._features.reachable
+        world.assembly.require_alive()
+        return await world.asked()
+
+    assert world.during(work)[1]["parts"]["background"] == "ok"
 
 
 def test_liveness_is_another_question(tmp_path: Path) -> None:

@@ -46,6 +46,10 @@ class RedisControlStore:
             raise Conflict(f"{key} is at version {-outcome - 1}, not {expected}", hint="read it again and repeat")
         return outcome
 
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
 
 def _unavailable(error: redis.RedisError) -> Unavailable:
     """Return the error of the house: callers branch on it, and answer or wait as for any dependency that is down."""
