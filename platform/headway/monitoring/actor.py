@@ -17,11 +17,10 @@ import msgspec
 from headway.core.clock import SystemClock
 from headway.core.errors import Conflict, HeadwayError, ServiceFailed
 from headway.core.lease import LeaseLost
-from headway.core.ray_session import run_in_background
+from headway.core.ray_session import NAMESPACE, run_in_background
 from headway.monitoring.acts import ThreadRunner
 from headway.monitoring.service import MonitorParts, MonitorService
 
-NAMESPACE = "headway"
 _log = logging.getLogger(__name__)
 
 Build = Callable[[str], MonitorParts]

@@ -7,12 +7,13 @@ from threading import Lock
 import pytest
 
 from headway.core.errors import Unavailable
+from headway.core.ray_session import NAMESPACE
 from headway.features.definitions import EventSource
 from headway.features.ingest import Appender
 from headway.features.lake.committer import Batch
 from headway.features.lake.tables import Location, TableSpec
 from headway.features.streams.drivers.redis import RedisStream
-from headway.features.streams.group import NAMESPACE, PartitionGroup, actor_name, running, start
+from headway.features.streams.group import PartitionGroup, actor_name, running, start
 from headway.features.streams.parts import Parts
 from tests.features.oracle import SOURCE
 from tests.features.streams.world import TOPIC, VIEW, durable_parts, durable_world, message, payments, until
