@@ -81,7 +81,15 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train fraud", "deploy fraud", "score fraud", "models list fraud", "monitor drift fraud", "status --shell"],
+    [
+        "train fraud",
+        "deploy fraud",
+        "score fraud",
+        "models list fraud",
+        "models reproduce fraud/1",
+        "monitor drift fraud",
+        "status --shell",
+    ],
 )
 def test_commands_that_need_the_platform_say_so(command: str, tmp_path: Path) -> None:
     error = failure(invoke(*command.split(), home=tmp_path))
