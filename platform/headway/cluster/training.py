@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from headway.cluster.compose import Installation
+from headway.cluster.model_card import keep_card
 from headway.core import ray_session
 from headway.core.errors import HeadwayError
 from headway.core.progress import Progress
@@ -26,7 +27,7 @@ def train(at: Installation, use_case: str, principal: Principal, progress: Progr
     worker = trainer(at, use_case)
     ray_session.connect(at.settings)
     with TrainingPins(at.committer, at.clock) as pins:
-        return run_pipeline(
+        trained = run_pipeline(
             at.job(use_case),
             settings=at.settings,
             as_of=as_of,
@@ -40,6 +41,8 @@ def train(at: Installation, use_case: str, principal: Principal, progress: Progr
             contract=contract,
             pins=pins,
         )
+    keep_card(at, use_case, trained.ref, worker, progress)
+    return trained
 
 
 def trainer(at: Installation, use_case: str) -> Principal:

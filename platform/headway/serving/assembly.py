@@ -28,13 +28,16 @@ from headway.features.lake.reader import LakeReader
 from headway.features.online import OnlineReader
 from headway.features.recompute import LakeFeatures
 from headway.governance.audit import audit_log
+from headway.governance.audit_event import AuditSink
 from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
+from headway.models.explain import open_explainer
 from headway.serving.admission import Admission
 from headway.serving.batching import MAX_BATCH_ROWS, Batcher
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
+from headway.serving.explaining import Explaining
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.gauges import show
@@ -47,6 +50,7 @@ from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.objectives import Objectives
 from headway.serving.outcomes import Outcomes, outcomes_folder
 from headway.serving.readiness import FeatureWatch, Readiness
+from headway.serving.reasons import Wording
 from headway.serving.recomputing import Lake, Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
@@ -75,6 +79,8 @@ class Drivers:
     verifier: Verifier
     load: Load
     clock: Clock
+    audit: AuditSink | None = None
+    """Where reasons are recorded before they are told; None: no reasons are given."""
     lake: Lake | None = None
     """Where stale features are recomputed; needed where the contract says so."""
     meeting: Meeting | None = None
@@ -153,6 +159,16 @@ class Assembly:
         self._features = FeatureWatch(
             drivers.reader, DecisionSchema.of(service), clock, required=lambda: self.scorer.needs_features
         )
+        self.explaining: Explaining | None = None
+        if drivers.audit is not None:
+            self.explaining = Explaining(
+                use_case,
+                open_explainer=lambda model: open_explainer(Path(model.ref.path), model.artefact),
+                steps=self.host.steps,
+                wording=Wording.of(service),
+                audit=drivers.audit,
+                clock=clock,
+            )
         admission = Admission(terms.admission, clock)
         self.sharing: Sharing | None = None
         if drivers.meeting is not None:
@@ -183,6 +199,7 @@ class Assembly:
             admission=admission,
             answers=self.sharing.answers if self.sharing else None,
             breakers=self.breakers,
+            explaining=self.explaining,
         )
         self.telemetry = Telemetry(
             use_case,
@@ -251,6 +268,8 @@ class Assembly:
         self.recorder.close()
         self.outcomes.close()
         self._executor.shutdown(wait=False)
+        if self.explaining is not None:
+            self.explaining.close()
         if self.tracer is not None:
             self.tracer.close()
         if self.recomputer is not None:
@@ -311,6 +330,7 @@ def assemble(
             verifier=verifier_from(settings, clock),
             load=loader(use_case, service, trust, audit, purpose=terms.purposes[0], clock=clock),
             clock=clock,
+            audit=audit,
             meeting=Meeting.at(settings.redis_features_url, use_case, replica),
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
         ),

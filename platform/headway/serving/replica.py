@@ -100,6 +100,7 @@ class Replica(ingress.InferenceMethods):
         service = self._assembly.service
         observer = service.observer
         arrived = observer.arrived()
+        path, _, query = path.partition("?")
         trace = observer.trace(_context(traceparent, tracestate))
         request_id = request_id or service.request_id()
         response = await service.respond(
@@ -111,6 +112,7 @@ class Replica(ingress.InferenceMethods):
                 request_id=request_id,
                 idempotency_key=idempotency_key,
                 trace=trace,
+                query=query,
             )
         )
         observer.left("handle", method, path, response.status, arrived, request_id=request_id, trace=trace)

@@ -69,7 +69,7 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
         profile=candidate.profile,
         input_schema=candidate.schema,
         sample=candidate.sample[step],
-        definition=describe_job(candidate.job, candidate.as_of),
+        definition=describe_job(candidate.job, candidate.as_of) | {"rows": {"train": candidate.rows}},
         clock=clock,
     )
     return reports, probe(folder, reports[0].name)

@@ -1,7 +1,8 @@
-"""`headway models`: list registered versions, and prove that one is what was signed."""
+"""`headway models`: list registered versions, prove that one is what was signed, and show its card."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +12,11 @@ from headway.cli.context import JsonFlag, UseCase, installation, show
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="List and verify model versions.", no_args_is_help=True)
+    group = typer.Typer(help="List and verify model versions, and show their cards.", no_args_is_help=True)
     app.add_typer(group, name="models")
     group.command("list")(listing)
     group.command("verify")(verify)
+    group.command("card")(card)
 
 
 def listing(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
@@ -49,3 +51,35 @@ def verify(
         say(f"{use_case} {found.version} is as signed: {len(statement.files)} files in {found.path}")
 
     show(statement, json_output, human)
+
+
+def card(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="A version or an alias: 3, @champion, fraud/3.")],
+    use_case: Annotated[str | None, typer.Option(help="A folder of serve_apps; needless if there is one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it; .json: for machines. Default: the home's cards.")
+    ] = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Verify a version and show its model card: data, metrics, gates, features, limits, signature, lineage."""
+    from headway.cli.output import say
+    from headway.cluster.model_card import card_of, named
+    from headway.training.card_files import card_json, cards_folder, write_card
+    from headway.training.card_page import card_page
+
+    at = installation(context)
+    case, wanted = named(at, version, use_case)
+    made = card_of(at, case, wanted, at.person())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(card_json(made) if out.suffix == ".json" else card_page(made).encode())
+    elif not json_output:
+        out = write_card(made, cards_folder(at.settings.home, case)).html
+
+    def human(_: object) -> None:
+        say(f"{case} {made.version}: {out}")
+        for limit in made.limits:
+            say(f"  limit: {limit}")
+
+    show(made, json_output, human)
