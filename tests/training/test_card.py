@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     version = make_version(home, home / "models" / "fraud-1")
     folder = version.folder
     (folder / "statement.dsse.json").unlink()
-    (folder / "definition.json").write_bytes(canonical(describe_job(world.job, world.AS_OF) | {"rows": {"train": 99}}))
+    (folder / "definition.json").write_bytes(canonical(describe_job(world.job, world.AS_OF) | {"origin": {"rows": 99}}))
     (folder / "gates.dsse.json").write_bytes(
         version.signer.sign("application/x", canonical({"use_case": "fraud", "segments": [PART]})).to_json()
     )

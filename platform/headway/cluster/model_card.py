@@ -35,7 +35,9 @@ def named(at: Installation, version: str, use_case: str | None) -> tuple[str, st
 
 
 def keep_card(at: Installation, use_case: str, ref: VersionRef, worker: Principal, progress: Progress) -> None:
-    """Keep the card of a version that was registered just now; one that cannot be kept does not undo it."""
+    """Keep the card of a registered version, once; one that cannot be kept does not undo the registration."""
+    if (card_files.cards_folder(at.settings.home, use_case) / f"{ref.version}.json").exists():
+        return
     with progress.stage("card") as stage:
         try:
             card = _read(at, use_case, ref.version, Path(ref.path))

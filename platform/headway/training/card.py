@@ -192,7 +192,7 @@ def _segments(documents: Mapping[str, Any]) -> tuple[Interval, ...]:
 
 
 def _data(statement: ModelStatement, profile: Profile, definition: Mapping[str, Any]) -> dict[str, Any]:
-    rows = definition.get("rows", {})
+    origin = definition.get("origin", {})
     service = definition.get("service", {})
     sources = sorted({str(view["source"]) for view in service.get("views", []) if "source" in view})
     ranges = {
@@ -206,7 +206,7 @@ def _data(statement: ModelStatement, profile: Profile, definition: Mapping[str, 
         "sources of features": ", ".join(sources) or None,
         "known by": format_time(definition["as_of"]) if "as_of" in definition else None,
         **ranges,
-        "training rows": rows.get("train"), "reference rows": profile.rows,
+        "training rows": origin.get("rows"), "reference rows": profile.rows,
         "snapshots": dict(statement.snapshots),
     }  # fmt: skip
     return {name: value for name, value in known.items() if value is not None}
