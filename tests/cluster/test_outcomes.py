@@ -39,7 +39,8 @@ from headway.features.streams.parts import Parts
 from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.segment import Limits
 from headway.governance.audit_event import MemoryAudit
-from headway.serving.assembly import Assembly, Drivers
+from headway.serving.assembly import Assembly
+from headway.serving.drivers import Drivers
 from headway.serving.fallback import Rules
 from headway.serving.http import Request
 from headway.serving.objectives import Objectives

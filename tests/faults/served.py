@@ -32,7 +32,8 @@ from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
 from headway.features.profile import build_profile
 from headway.models.input_schema import InputSchema
-from headway.serving.assembly import Assembly, Drivers
+from headway.serving.assembly import Assembly
+from headway.serving.drivers import Drivers
 from headway.serving.hook import CONNECTION, HotPath, register
 from headway.serving.objectives import Objectives
 from headway.serving.wire import open_lanes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -216,9 +216,6 @@ class MortalStore:
         version = self._mortal(lambda: self._inner.put(key, value, expected=expected))
         assert isinstance(version, int)
         return version
-
-    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
-        return self._inner.add_once(key, members, expire_s=expire_s)
 
 
 class MortalAudit(MemoryAudit):

@@ -131,6 +131,13 @@ def test_both_ways_give_the_same_answer(tmp_path: Path, taken: list[str], sent: 
     assert len(taken) == 1, "one of the two took the lane"
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_an_empty_request_id_is_none(tmp_path: Path, taken: list[str], short: bool) -> None:
+    sent = request(x_request_id="")
+    [(code, headers, _)] = Toy(tmp_path).call(lambda toy: exchange(toy, [sent], 1, short=short))
+    assert (code, len(headers["x-request-id"]), bool(taken)) == (200, 36, short)
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -65,12 +65,13 @@ class HeadwayError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by state: errors cross Ray processes, and subclasses have constructors of their own."""
-        return (_rebuild, (type(self), self.message, self.field, self.hint, dict(self.__dict__)))
+        return (rebuild, (type(self), self.message, self.field, self.hint, dict(self.__dict__)))
 
 
-def _rebuild(
+def rebuild(
     kind: type[HeadwayError], message: str, field: str | None, hint: str | None, state: dict[str, object]
 ) -> HeadwayError:
+    """Return an error from what it said elsewhere, without its constructor."""
     error = kind.__new__(kind)
     HeadwayError.__init__(error, message, field=field, hint=hint)
     error.__dict__.update(state)

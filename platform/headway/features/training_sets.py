@@ -26,7 +26,7 @@ from headway.core.errors import InvalidValue, NotFound
 from headway.core.platform_state import running_settings
 from headway.core.project import Project
 from headway.core.settings import Settings
-from headway.core.times import EVENT_TIME, format_time, parse_time
+from headway.core.times import EVENT_TIME, format_time, parse_time, require_time
 from headway.core.types import Principal
 from headway.features import historical
 from headway.features.definitions import FeatureService
@@ -252,4 +252,4 @@ def _moment(given: Moment, name: str, otherwise: int) -> int:
         return otherwise
     if isinstance(given, datetime):
         return parse_time(given.isoformat(), field=name)
-    return given if isinstance(given, int) else parse_time(given, field=name)
+    return require_time(given, field=name) if isinstance(given, int) else parse_time(given, field=name)

@@ -56,6 +56,12 @@ class TokenVerifier:
         self._lock = threading.Lock()
         self._jws = jwt.PyJWS(algorithms=["ES256", "RS256", "EdDSA"])
 
+    def close(self) -> None:
+        """Stop fetching keys."""
+        for source in self._sources.values():
+            if isinstance(source, RemoteJwks):
+                source.close()
+
     def verify(self, token: str) -> Principal:
         """Return who the token speaks for.
 

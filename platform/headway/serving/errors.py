@@ -56,6 +56,8 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     code: str
     field: str | None = None
     request_id: str | None = None
+    retry_after_s: float | None = None
+    """With 429 and 503; `Retry-After` in whole seconds, and for callers who see no headers."""
 
 
 def status_of(error: BaseException, *, inference: bool = False) -> int:
@@ -75,6 +77,7 @@ def error_response(error: BaseException, request_id: str, *, inference: bool = F
         body = ErrorBody(error=message, code=error.code, field=error.field, request_id=request_id)
         if isinstance(error, CapacityError):
             headers = ((b"retry-after", _seconds(error).encode()),)
+            body.retry_after_s = round(error.retry_after_s, 3)
         elif status == 401:
             headers = ((b"www-authenticate", b"Bearer"),)
     else:

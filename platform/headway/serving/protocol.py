@@ -12,13 +12,11 @@ import msgspec
 from msgspec import Meta
 
 from headway.core.errors import HeadwayError, InvalidValue, Malformed, TooLarge
-from headway.core.times import EVENT_TIME, parse_time
+from headway.core.times import EVENT_TIME, parse_time, require_time
 from headway.serving.schema import MAX_ROWS, DecisionSchema, Row
 
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?P<kind>missing required|contains unknown) field `(?P<name>.*)`")
-_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Years 1 to 9999: what RFC 3339 can say."""
 EXPLAIN = "explain"
 """The query member, and the parameter of the Open Inference Protocol, that asks for reasons."""
 _FLAGS = {"true": True, "false": False}
@@ -146,9 +144,7 @@ def moment(value: int | str, field: str) -> int:
     """Return microseconds for RFC 3339 text or an integer of microseconds."""
     if isinstance(value, str):
         value = parse_time(value, field=field)
-    if not _EARLIEST <= value <= _LATEST:
-        raise InvalidValue(field, "a time outside the years 1 to 9999", hint="UTC microseconds or RFC 3339")
-    return value
+    return require_time(value, field=field)
 
 
 def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:

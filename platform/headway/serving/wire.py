@@ -207,7 +207,7 @@ class LaneProtocol(HttpToolsProtocol):  # type: ignore[misc]  # it comes without
                 token = bearer(value)
             elif name == b"x-request-id":
                 request_id = value
-        named = lane.service.request_id() if request_id is None else clean_id(request_id.decode("latin-1"))
+        named = clean_id(request_id.decode("latin-1")) if request_id else lane.service.request_id()
         return Exchange(self, lane, request_id=named, token=token)
 
     def _long_way(self, body: bytes) -> None:
