@@ -7,6 +7,7 @@ import os
 import msgspec
 
 from headway.cluster.compose import Installation
+from headway.cluster.model_card import keep_card
 from headway.cluster.training_job import JobRequest, runtime_env
 from headway.core import ray_session
 from headway.core.progress import Progress
@@ -71,7 +72,7 @@ def train_here(at: Installation, request: JobRequest, progress: Progress) -> Tra
             key = run_key(job, contract, request.lock_sha256)
             stopped = unfinished(cache_folder(at.settings, use_case), key, now)
             as_of = now if stopped is None else stopped.as_of
-        return run_pipeline(
+        trained = run_pipeline(
             job,
             settings=at.settings,
             as_of=as_of,
@@ -88,6 +89,8 @@ def train_here(at: Installation, request: JobRequest, progress: Progress) -> Tra
             contract_now=lambda: at.contract(use_case),
             lock_expected=request.lock_sha256,
         )
+    keep_card(at, use_case, trained.ref, trainer(at, use_case), progress)
+    return trained
 
 
 def trainer(at: Installation, use_case: str) -> Principal:

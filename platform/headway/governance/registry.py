@@ -136,6 +136,16 @@ class Registry:
                 client.set_model_version_tag(name, version, STATE, "failed")
                 client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
 
+    def attach(self, name: str, version: str, folder: Path, place: str, principal: Principal) -> None:
+        """Keep the files of a folder as `place` in the run of a ready version: beside what is signed, no part of it."""
+        if place == FOLDER:
+            raise InvalidValue("place", f"{FOLDER!r} holds exactly the signed files", hint="choose another name")
+        self._authorise(principal, "write", f"attach.{place}", f"{name}/{version}")
+        with self._mlflow.calls("version", f"{name}/{version}") as client:
+            model = self._ready(client, name, version)
+            with self._act(principal, f"attach.{place}", f"{name}/{version}", _refs(model)):
+                client.log_artifacts(model.run_id, str(folder), place)
+
     def record_stages(
         self, name: str, run_id: str | None, stages: Mapping[str, Mapping[str, object]], principal: Principal
     ) -> None:

@@ -120,21 +120,31 @@ class Admission:
         """Monotonic seconds: when the next refused caller is asked to come back."""
 
     def admit(
-        self, client: str, rows: int, backlog: Backlog, *, left_s: float, priority: int = Priority.NORMAL, size: int = 0
+        self,
+        client: str,
+        rows: int,
+        backlog: Backlog,
+        *,
+        left_s: float,
+        priority: int = Priority.NORMAL,
+        size: int = 0,
+        extra: int = 0,
     ) -> Verdict:
         """Return the verdict on a call of `size` bytes with `left_s` seconds to its deadline.
 
+        `extra` rows count against the client's limit and are not scored: the price of reasons.
         Raises QuotaExceeded, TooLarge or Unavailable; the latter says when the work before it will be done.
         """
         limits = self.limits
-        if rows > limits.burst:
+        if rows + extra > limits.burst:
+            counted = f", counted as {rows + extra} with their reasons" if extra else ""
             raise TooLarge(
-                f"{rows} rows, the contract lets a client send {limits.burst:.0f} at once",
+                f"{rows} rows{counted}, the contract lets a client send {limits.burst:.0f} at once",
                 field="rows",
                 hint="split the request",
             )
         now = self._clock.monotonic()
-        cost = max(rows, min(size // _BYTES_PER_ROW, int(limits.burst)))
+        cost = extra + max(rows, min(size // _BYTES_PER_ROW, int(limits.burst)))
         excess = self.decisions.excess(client, cost, now)
         if excess:  # before the ceiling: what one client may not send is nobody's load
             raise self._above_quota(self.decisions, client, excess)

@@ -23,11 +23,13 @@ from headway.features.definitions import FeatureService
 from headway.governance.audit import audit_log
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
+from headway.models.explain import open_explainer
 from headway.serving.admission import Admission
 from headway.serving.batching import MAX_BATCH_ROWS, Batcher
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
 from headway.serving.drivers import Drivers, open_drivers
+from headway.serving.explaining import Explaining
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.gauges import show
@@ -40,6 +42,7 @@ from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.objectives import Objectives
 from headway.serving.outcomes import Outcomes, outcomes_folder
 from headway.serving.readiness import FeatureWatch, Readiness
+from headway.serving.reasons import Wording
 from headway.serving.recomputing import Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
@@ -129,6 +132,16 @@ class Assembly:
         self._features = FeatureWatch(
             drivers.reader, DecisionSchema.of(service), clock, required=lambda: self.scorer.needs_features
         )
+        self.explaining: Explaining | None = None
+        if drivers.audit is not None:
+            self.explaining = Explaining(
+                use_case,
+                open_explainer=lambda model: open_explainer(Path(model.ref.path), model.artefact),
+                steps=self.host.steps,
+                wording=Wording.of(service),
+                audit=drivers.audit,
+                clock=clock,
+            )
         admission = Admission(terms.admission, clock)
         self.sharing: Sharing | None = None
         if drivers.meeting is not None:
@@ -159,6 +172,7 @@ class Assembly:
             admission=admission,
             answers=self.sharing.answers if self.sharing else None,
             breakers=self.breakers,
+            explaining=self.explaining,
         )
         self.telemetry = Telemetry(
             use_case,
@@ -230,6 +244,8 @@ class Assembly:
         self.recorder.close()
         self.outcomes.close()
         self._executor.shutdown(wait=False)
+        if self.explaining is not None:
+            self.explaining.close()
         if self.tracer is not None:
             self.tracer.close()
         if self.recomputer is not None:

@@ -18,6 +18,7 @@ from headway.features.lake.reader import LakeReader
 from headway.features.online import OnlineReader
 from headway.features.recompute import LakeFeatures
 from headway.governance.audit import AuditLog
+from headway.governance.audit_event import AuditSink
 from headway.governance.identity import verifier_from
 from headway.serving.host import Load
 from headway.serving.recomputing import Lake
@@ -48,6 +49,8 @@ class Drivers:
     verifier: Verifier
     load: Load
     clock: Clock
+    audit: AuditSink | None = None
+    """Where reasons are recorded before they are told; None: no reasons are given."""
     lake: Lake | None = None
     """Where stale features are recomputed; needed where the contract says so."""
     meeting: Meeting | None = None
@@ -95,6 +98,7 @@ def open_drivers(
             verifier=verifier,
             load=load,
             clock=clock,
+            audit=audit,
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), _reads_for(use_case, terms, clock)),
             meeting=meeting,
             links=(reader, meeting),

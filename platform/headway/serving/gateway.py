@@ -117,6 +117,7 @@ class Gateway:
                     content_type=_content_type(headers.get(b"content-type")),
                     header_length=_header_length(headers.get(b"inference-header-content-length")),
                     trace=trace,
+                    query=scope.get("query_string", b"").decode("latin-1"),
                 ),
                 caller,
             )

@@ -17,7 +17,8 @@ from msgspec import UNSET, Meta, UnsetType
 from headway.core.errors import InvalidValue, Malformed
 from headway.serving.columns import OUTPUTS, Places, Tensor, TensorColumns, wanted_name
 from headway.serving.http import Response
-from headway.serving.protocol import DecisionCall, DecisionsBody, decode, refuse_duplicates
+from headway.serving.protocol import EXPLAIN, DecisionCall, DecisionsBody, decode, refuse_duplicates
+from headway.serving.reasons import reason_lists
 from headway.serving.schema import DecisionSchema
 from headway.serving.tensors import to_raw
 
@@ -123,7 +124,9 @@ class InferenceProtocol:
         rows, replayed = self._inputs.rows(
             [Tensor(item.name, item.datatype, item.shape, _values(item), raw[i]) for i, item in enumerate(body.inputs)]
         )
-        return DecisionCall(rows=rows, id=body.id, replayed=replayed, size=len(data)), _wanted(body)
+        explain = _flag(body.parameters, EXPLAIN, "parameters", default=False)
+        call = DecisionCall(rows=rows, id=body.id, replayed=replayed, size=len(data), explain=explain)
+        return call, _wanted(body)
 
     def encode(self, answer: DecisionsBody, outputs: tuple[WantedOutput, ...]) -> Response:
         """Return the response: JSON, followed by the outputs that are wanted as bytes."""
@@ -151,6 +154,7 @@ class InferenceProtocol:
                     "decision_ids": [decision.decision_id for decision in decisions],
                     "arm": [decision.arm for decision in decisions],
                     "degraded": [",".join(decision.degraded) for decision in decisions],
+                    **reason_lists(decisions),
                 },
                 "outputs": described,
             }

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +17,9 @@ from headway.serving.schema import MAX_ROWS, DecisionSchema, Row
 
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?P<kind>missing required|contains unknown) field `(?P<name>.*)`")
+EXPLAIN = "explain"
+"""The query member, and the parameter of the Open Inference Protocol, that asks for reasons."""
+_FLAGS = {"true": True, "false": False}
 _EXPLAINED = 1 << 16
 """Bytes of a body in which the number that is no JSON is looked for."""
 
@@ -33,6 +37,8 @@ class DecisionCall(msgspec.Struct, kw_only=True):
     """What is left of the caller's own deadline."""
     size: int = 0
     """Bytes of the body."""
+    explain: bool = False
+    """The caller wants reasons."""
 
 
 class OutcomeRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -124,6 +130,14 @@ def decode_outcomes(data: bytes) -> list[OutcomeRow]:
         if row.known_time is not None:
             row.known_time = moment(row.known_time, f"outcomes[{index}].known_time")
     return body.outcomes
+
+
+def wants_reasons(query: str) -> bool:
+    """Return what a query string says of `explain`; InvalidValue for anything but true or false."""
+    given = parse_qs(query, keep_blank_values=True).get(EXPLAIN, [])
+    if len(given) > 1 or any(value not in _FLAGS for value in given):
+        raise InvalidValue(EXPLAIN, f"{given[-1][:20]!r} is not true or false", hint="?explain=true, or leave it out")
+    return bool(given) and _FLAGS[given[0]]
 
 
 def moment(value: int | str, field: str) -> int:

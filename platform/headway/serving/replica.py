@@ -100,6 +100,7 @@ class Replica(ingress.InferenceMethods):
         service = self._assembly.service
         observer = service.observer
         arrived = observer.arrived()
+        path, _, query = path.partition("?")
         trace = observer.trace(_context(traceparent, tracestate))
         request_id = clean_id(request_id) if request_id else service.request_id()
         try:
@@ -115,6 +116,7 @@ class Replica(ingress.InferenceMethods):
                 if idempotency_key is None
                 else key_of(idempotency_key.encode(errors="surrogatepass")),
                 trace=trace,
+                query=query,
             )
             response = await service.respond(request, caller)
         except Exception as error:

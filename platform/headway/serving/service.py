@@ -19,6 +19,7 @@ from headway.serving.batching import Batcher
 from headway.serving.breaker import Breaker, State
 from headway.serving.deciding import Decider, Encode, Exchange
 from headway.serving.errors import error_response, log_unexpected
+from headway.serving.explaining import Explaining
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol, ModelPath
 from headway.serving.invocations import InvocationsProtocol
@@ -27,7 +28,7 @@ from headway.serving.meter import Meter
 from headway.serving.observer import Observer
 from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
-from headway.serving.protocol import DecisionCall, DecisionDecoder, DecisionsBody, decode_outcomes
+from headway.serving.protocol import DecisionCall, DecisionDecoder, DecisionsBody, decode_outcomes, wants_reasons
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.shared_answers import SharedAnswers
@@ -85,6 +86,7 @@ class DecisionService:
         meter: Meter | None = None,
         tracer: Tracer | None = None,
         readiness: Readiness | None = None,
+        explaining: Explaining | None = None,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
@@ -111,6 +113,7 @@ class DecisionService:
             clock=clock,
             answers=answers,
             meter=self._meter,
+            explaining=explaining,
         )
         self._breakers = breakers
         self._traced = tracer is not None
@@ -200,7 +203,7 @@ class DecisionService:
         try:
             principal = self._principal(token, self._decide_scope)
             call, encode = self.read(self.admission.decisions, principal, body, self._lanes[path])
-            if call.id is not None:
+            if call.id is not None or call.explain:
                 return False
             self.decider.start(exchange, principal, call, encode)
         except Exception as error:
@@ -209,8 +212,10 @@ class DecisionService:
 
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
-        read = self.read(self.admission.decisions, principal, request.body, self._read_decisions, request.trace)
-        return await self.decider.once(request, principal, *read)
+        explain = bool(request.query) and wants_reasons(request.query)
+        call, encode = self.read(self.admission.decisions, principal, request.body, self._read_decisions, request.trace)
+        call.explain = explain
+        return await self.decider.once(request, principal, call, encode)
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)

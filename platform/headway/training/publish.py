@@ -70,7 +70,8 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
         profile=candidate.profile,
         input_schema=candidate.schema,
         sample=candidate.sample[step],
-        definition=describe_job(candidate.job, candidate.as_of) | {"origin": dict(candidate.origin)},
+        definition=describe_job(candidate.job, candidate.as_of)
+        | {"origin": {**candidate.origin, "rows": candidate.rows}},
         clock=clock,
     )
     return reports, probe(folder, reports[0].name)

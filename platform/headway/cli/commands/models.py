@@ -1,22 +1,23 @@
-"""`headway models`: list registered versions, prove that one is what was signed, and that its inputs yield it."""
+"""`headway models`: list versions, prove that one is what was signed and that its inputs yield it, show its card."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headway.cli.context import JsonFlag, UseCase, installation, progress, show
-from headway.core.errors import InvalidValue
 
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="List, verify and rebuild model versions.", no_args_is_help=True)
+    group = typer.Typer(help="List, verify and rebuild model versions, and show their cards.", no_args_is_help=True)
     app.add_typer(group, name="models")
     group.command("list")(listing)
     group.command("verify")(verify)
     group.command("reproduce")(reproduce)
+    group.command("card")(card)
 
 
 def listing(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
@@ -62,10 +63,10 @@ def reproduce(
     """Rebuild a version from its snapshots, code, lock and seed; exit status 1 unless rows and model are the same."""
     from headway.cli.output import say, table
     from headway.cluster import training
+    from headway.cluster.model_card import named
 
     at = installation(context)
-    named, _, number = version.rpartition("/")
-    wanted = at.project.require(use_case or named or _only(at.project.use_cases()))
+    wanted, number = named(at, version, use_case)
     with progress(json_output) as drawn:
         result = training.reproduce(at, wanted, number, at.person(), drawn)
 
@@ -80,8 +81,33 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _only(use_cases: list[str]) -> str:
-    """Return the project's only use case; InvalidValue asks which one otherwise."""
-    if len(use_cases) != 1:
-        raise InvalidValue("--use-case", "which one?", hint=f"one of {', '.join(use_cases)}, or VERSION as churn/3")
-    return use_cases[0]
+def card(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="A version or an alias: 3, @champion, fraud/3.")],
+    use_case: Annotated[str | None, typer.Option(help="A folder of serve_apps; needless if there is one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write it; .json: for machines. Default: the home's cards.")
+    ] = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Verify a version and show its model card: data, metrics, gates, features, limits, signature, lineage."""
+    from headway.cli.output import say
+    from headway.cluster.model_card import card_of, named
+    from headway.training.card_files import card_json, cards_folder, write_card
+    from headway.training.card_page import card_page
+
+    at = installation(context)
+    case, wanted = named(at, version, use_case)
+    made = card_of(at, case, wanted, at.person())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(card_json(made) if out.suffix == ".json" else card_page(made).encode())
+    elif not json_output:
+        out = write_card(made, cards_folder(at.settings.home, case)).html
+
+    def human(_: object) -> None:
+        say(f"{case} {made.version}: {out}")
+        for limit in made.limits:
+            say(f"  limit: {limit}")
+
+    show(made, json_output, human)
