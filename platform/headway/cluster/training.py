@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from headway.cluster.compose import Installation
+from headway.cluster.promotion import require_production
 from headway.core import ray_session
-from headway.core.errors import HeadwayError
+from headway.core.errors import EvidenceError, HeadwayError
 from headway.core.progress import Progress
 from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
@@ -39,6 +40,7 @@ def train(at: Installation, use_case: str, principal: Principal, progress: Progr
             progress=progress,
             contract=contract,
             pins=pins,
+            requested_by=principal.sub,
         )
 
 
@@ -52,6 +54,7 @@ def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: P
     """Write the routing record, then let the registry's aliases follow it.
 
     The audit log tells of the promotion before it is made and after, so that nothing is promoted which it cannot hold.
+    Raises NotSigned where the installation serves production versions only and this is none.
     """
     principal.require("rollout", use_case)
 
@@ -66,6 +69,11 @@ def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: P
             refs=(ref.statement_sha256,),
         )
 
+    try:
+        require_production(at, use_case, ref)
+    except EvidenceError:
+        record("denied")
+        raise
     before = read_routing(at.control, use_case)
     worker = trainer(at, use_case)
     record("intended")

@@ -309,7 +309,7 @@ def assemble(
             channel=RedisCountsChannel(settings.redis_control_url),
             reader=OnlineReader(service, settings.redis_features_url, timeout_s=min(_READ_S, terms.patience_s / 2)),
             verifier=verifier_from(settings, clock),
-            load=loader(use_case, service, trust, audit, purpose=terms.purposes[0], clock=clock),
+            load=loader(use_case, service, lambda: trust_root(settings), audit, purpose=terms.purposes[0], clock=clock),
             clock=clock,
             meeting=Meeting.at(settings.redis_features_url, use_case, replica),
             lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),

@@ -75,10 +75,12 @@ def run(
     progress: Progress,
     contract: LoadedContract,
     pins: TrainingPins | None = None,
+    requested_by: str = "",
 ) -> TrainedVersion:
     """Train on what was known at `as_of` (UTC microseconds) and register the version as @challenger.
 
-    `pins` hold the snapshots while it runs, and for the version for good.
+    `pins` hold the snapshots while it runs, and for the version for good; `requested_by` is the subject who asked for
+    it, which the statement keeps.
 
     Raises:
         Forbidden: the principal lacks `train:<use case>`, `registry:write`, or may not read a source for its purpose.
@@ -146,7 +148,7 @@ def run(
         try:
             statement = sign_candidate(
                 candidate, folder, version=version, run_id=run_id, backend=reports[0].name, memory=memory,
-                settings=settings, contract=contract, signer=signer, clock=clock,
+                settings=settings, contract=contract, signer=signer, clock=clock, requested_by=requested_by,
             )  # fmt: skip
         except BaseException:
             registry.abandon(job.use_case, version, principal, metrics=candidate.values())
