@@ -9,20 +9,25 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from headway.core.errors import (
+    CapacityError,
     Conflict,
     Forbidden,
     HeadwayError,
     InvalidValue,
     Malformed,
+    NotFound,
     PlatformError,
     QuotaExceeded,
     TooLarge,
     Unauthenticated,
     Unavailable,
+    rebuild,
 )
 
 Token = str | Callable[[], str]
 _TIMEOUT_S = 10.0
+_RETRY_S = 1.0
+"""Where nobody says when to come back."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -88,7 +93,7 @@ class HttpTransport:
             answer = self._client.request(method, self._base + path, content=body, headers=headers)
         except self._unreachable as error:
             raise Unavailable(
-                f"{self._base} does not answer: {error}", retry_after_s=1.0, hint="headway status"
+                f"{self._base} does not answer: {error}", retry_after_s=_RETRY_S, hint="headway status"
             ) from error
         return answer.status_code, answer.content
 
@@ -227,27 +232,32 @@ class Client(_Caller):
 
 class _Body(msgspec.Struct):
     error: str = ""
-    code: str = "internal"
+    code: str | None = None
     field: str | None = None
+    retry_after_s: float = _RETRY_S
+
+
+_KINDS: dict[int, type[HeadwayError]] = {
+    400: Malformed,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    422: InvalidValue,
+    429: QuotaExceeded,
+    503: Unavailable,
+}
 
 
 def error_from(status: int, content: bytes) -> HeadwayError:
-    """Return the error of an answer that is no success."""
+    """Return the error of an answer that is no success, with the code, field and waiting time that it names."""
     try:
         body = msgspec.json.decode(content, type=_Body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         body = _Body(error=f"the service answered {status}: {content[:200].decode(errors='replace')}")
-    if status == 429:
-        return QuotaExceeded(body.error, retry_after_s=1.0)
-    if status == 503:
-        return Unavailable(body.error, retry_after_s=1.0)
-    kinds: dict[int, type[HeadwayError]] = {
-        400: Malformed,
-        401: Unauthenticated,
-        403: Forbidden,
-        409: Conflict,
-        413: TooLarge,
-    }
-    if status == 422:
-        return InvalidValue(body.field or "body", body.error, code=body.code)
-    return kinds.get(status, PlatformError)(body.error, field=body.field)
+    kind = _KINDS.get(status, PlatformError)
+    state: dict[str, object] = {} if body.code is None else {"code": body.code}
+    if issubclass(kind, CapacityError):
+        state["retry_after_s"] = body.retry_after_s
+    return rebuild(kind, body.error, body.field, None, state)

@@ -37,16 +37,17 @@ class Mlflow:
         if self._connected is None:
             self._connected = _client(self.uri)
         from mlflow.exceptions import MlflowException
-        from requests import HTTPError  # artefacts come by plain HTTP
 
         before = _TOKEN.set(token)
         try:
             yield self._connected
         except MlflowException as error:
             raise _translated(error, kind, what) from error
-        except HTTPError as error:
-            status = 0 if error.response is None else error.response.status_code
-            raise _of_status(status, str(error), kind, what) from error
+        except OSError as error:  # artefacts come by plain HTTP, whose errors carry the response
+            response = getattr(error, "response", None)
+            if response is None:
+                raise
+            raise _of_status(int(response.status_code), str(error), kind, what) from error
         finally:
             _TOKEN.reset(before)
 
@@ -139,13 +140,20 @@ def experiment_of(client: Any, name: str, artifacts: Path | None) -> str:
 
 
 def log_values(
-    client: Any, run_id: str, metrics: Mapping[str, float], params: Mapping[str, object], *, now: int
+    client: Any,
+    run_id: str,
+    metrics: Mapping[str, float],
+    params: Mapping[str, object],
+    *,
+    now: int,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Record all values in one call; `now` is in UTC milliseconds."""
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, Param, RunTag
 
     client.log_batch(
         run_id,
         metrics=[Metric(key, float(number), now, 0) for key, number in metrics.items()],
         params=[Param(key, str(value)) for key, value in params.items()],
+        tags=[RunTag(key, text) for key, text in (tags or {}).items()],
     )

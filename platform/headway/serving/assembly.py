@@ -176,7 +176,7 @@ class Assembly:
                 {
                     "model": lambda: None if self.host.ready else "no version serves",
                     "background": self._stopped,
-                    "decision_log": lambda: "full: the disk is slow or away" if self.recorder.spool.full else None,
+                    "decision_log": self.recorder.spool.problem,
                     "features": self._features.problem,
                 }
             ),
@@ -220,7 +220,9 @@ class Assembly:
         return self.service.readiness.ready
 
     def require_alive(self) -> None:
-        """Raise ServiceFailed if a background task has ended."""
+        """Raise ServiceFailed if a background task or the thread of a log has ended."""
+        if not (self.recorder.spool.alive and self.outcomes.alive):
+            raise ServiceFailed("the thread of a log ended", hint="see the replica's log")
         for task in self._tasks:
             if task.done():
                 raise ServiceFailed("a background task of the replica ended", hint="see the replica's log")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from headway.core.canonical import sha256_file
+from headway.core.canonical import canonical, sha256, sha256_file
 from headway.training.definitions import TrainingJob
 
 UNKNOWN = ""
@@ -28,6 +28,13 @@ def lock_sha256(project: Path) -> str:
     """Return the hash of `requirements.lock`; empty where there is none."""
     path = project / "requirements.lock"
     return sha256_file(path) if path.is_file() else UNKNOWN
+
+
+def code_sha256() -> str:
+    """Return the hash of the engine's code that decides what a training makes: features, models, training."""
+    home = Path(__file__).parents[1]
+    files = [file for room in ("features", "models", "training") for file in sorted((home / room).rglob("*.py"))]
+    return sha256(canonical({str(file.relative_to(home)): sha256_file(file) for file in files}))
 
 
 def machine() -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,8 @@ class Candidate:
     snapshots: Mapping[str, int]
     rows: int
     """Training rows."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What a reproduction needs besides the job: the data set's hash, the world size, the code's hash."""
 
     def values(self) -> dict[str, float]:
         """Return metric → value, for the run."""
@@ -69,7 +70,7 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
         profile=candidate.profile,
         input_schema=candidate.schema,
         sample=candidate.sample[step],
-        definition=describe_job(candidate.job, candidate.as_of),
+        definition=describe_job(candidate.job, candidate.as_of) | {"origin": dict(candidate.origin)},
         clock=clock,
     )
     return reports, probe(folder, reports[0].name)
@@ -133,7 +134,7 @@ def register_candidate(
     registry: Registry,
     principal: Principal,
 ) -> RegisteredVersion:
-    """Fill the reserved version, remove the working folder, and point @challenger at it."""
+    """Fill the reserved version and point @challenger at it; may be repeated where it failed half way."""
     name, recipe = candidate.job.use_case, candidate.job.recipe
     params: dict[str, object] = {
         **recipe.params, "rounds": recipe.rounds, "seed": candidate.job.seed, "rows": candidate.rows,
@@ -150,7 +151,6 @@ def register_candidate(
         tags={"headway.feature_service": candidate.job.service.name, "headway.backend": statement.backend},
         principal=principal,
     )
-    shutil.rmtree(folder)
     registry.alias(name, "challenger", registered.version, principal)
     return registered
 

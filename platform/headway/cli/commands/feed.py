@@ -91,6 +91,7 @@ def _feeds(
     from headway.features.feeds.change_feeds import TopicFeed
     from headway.features.feeds.files import feeds_of
     from headway.features.feeds.query import QueryFeed
+    from headway.features.streams.drivers import stream_name
 
     if sum((bool(paths), any(asked), topic is not None)) != 1:
         raise InvalidValue("PATH", "give files, or --database with --query and --watermark, or --topic: one of them")
@@ -105,7 +106,8 @@ def _feeds(
         rows = QueryFeed(database, query, watermark, columns, lookback=lookback)
         return lambda: [rows]
     if topic is not None:
-        messages = TopicFeed(at.stream, topic, at.settings.stream_url, _changes(columns, changes, time_unit))
+        name = stream_name(at.settings.stream_url)
+        messages = TopicFeed(at.stream, topic, name, _changes(columns, changes, time_unit))
         return lambda: [messages]
     if changes is not None:
         meaning = _changes(columns, changes, time_unit)

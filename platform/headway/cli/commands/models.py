@@ -1,4 +1,4 @@
-"""`headway models`: what is registered, from what it was made, whether it is as signed, and who moved it where."""
+"""`headway models`: what is registered and from what it was made, whether that holds, and who moved it where."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headway.cli.context import JsonFlag, UseCase, installation, show
+from headway.cli.context import JsonFlag, UseCase, installation, progress, show
+from headway.core.errors import InvalidValue
 
 if TYPE_CHECKING:
     from headway.governance.promotion import Standing
@@ -17,13 +18,14 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="List, verify and promote model versions.", no_args_is_help=True)
+    group = typer.Typer(help="List, verify, rebuild and promote model versions.", no_args_is_help=True)
     app.add_typer(group, name="models")
     group.command("list")(listing)
     group.command("show")(describe)
     group.command("verify")(verify)
     group.command("promote")(promote)
     group.command("refuse")(refuse)
+    group.command("reproduce")(reproduce)
 
 
 def listing(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
@@ -94,7 +96,6 @@ def promote(
 ) -> None:
     """Propose a version for production or approve another person's proposal; or move it back to staging."""
     from headway.cluster import promotion
-    from headway.core.errors import InvalidValue
 
     at = installation(context)
     if to == "production":
@@ -134,3 +135,37 @@ def _said(use_case: str, after: Standing) -> None:
         "withdrawn": "is back in staging, withdrawn by",
     }
     say(f"{what} {words[after.decision.verdict]} {after.decision.decided_by}.")
+
+
+def reproduce(
+    context: typer.Context,
+    version: Annotated[str, typer.Argument(help="A version or an alias; `churn/3` names the use case too.")],
+    use_case: Annotated[str | None, typer.Option(help="A folder of serve_apps.")] = None,
+    json_output: JsonFlag = False,
+) -> None:
+    """Rebuild a version from its snapshots, code, lock and seed; exit status 1 unless rows and model are the same."""
+    from headway.cli.output import say, table
+    from headway.cluster import training
+
+    at = installation(context)
+    named, _, number = version.rpartition("/")
+    wanted = at.project.require(use_case or named or _only(at.project.use_cases()))
+    with progress(json_output) as drawn:
+        result = training.reproduce(at, wanted, number, at.person(), drawn)
+
+    def human(_: object) -> None:
+        rows = [(part.name, part.verdict, part.recorded[:16], part.found[:16], part.note) for part in result.parts]
+        table(("PART", "VERDICT", "RECORDED", "FOUND", ""), rows)
+        said = "the same, bit for bit" if result.reproduced else f"not reproduced: {', '.join(result.differing)}"
+        say(f"{wanted} {result.version}: {said}")
+
+    show(result, json_output, human)
+    if not result.reproduced:
+        raise typer.Exit(1)
+
+
+def _only(use_cases: list[str]) -> str:
+    """Return the project's only use case; InvalidValue asks which one otherwise."""
+    if len(use_cases) != 1:
+        raise InvalidValue("--use-case", "which one?", hint=f"one of {', '.join(use_cases)}, or VERSION as churn/3")
+    return use_cases[0]

@@ -26,6 +26,8 @@ from headway.core.types import Matrix
 from headway.features.historical import ROW_ID
 from headway.models.onnx_export import tree_models
 from headway.training.definitions import XGBoostRecipe
+from headway.training.lock import require_asked
+from headway.training.recipes.checkpoints import newest_sound, seal, sound
 
 if TYPE_CHECKING:
     import ray.data
@@ -50,6 +52,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from the start of the worker to its matrix."""
     fit_s: float
     """Seconds from there to this checkpoint."""
+    damaged: int = 0
+    """Newer checkpoints that were damaged and passed over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,8 @@ class Fit:
     """Seconds that the first worker took to read them."""
     fit_s: float
     """Seconds that it took to fit."""
+    damaged: int = 0
+    """Checkpoints passed over, because they were damaged."""
 
     def predict(self, matrix: Matrix) -> Matrix:
         """Return XGBoost's own scores."""
@@ -77,6 +83,8 @@ class Fit:
     def summary(self) -> str:
         """Return rounds, restarts and seconds."""
         resumed = f", resumed from {self.resumed_from}" if self.resumed_from else ""
+        if self.damaged:
+            resumed += f", {self.damaged} damaged checkpoint{'s' if self.damaged > 1 else ''} passed over"
         return f"{self.rounds} rounds{resumed}; worker read {self.read_s:.1f} s, fit {self.fit_s:.1f} s"
 
 
@@ -204,6 +212,8 @@ def fit(
             f"training {run_name} failed: {error}", hint=f"checkpoints are kept under {storage.name}/{run_name}"
         ) from error
     with result.checkpoint.as_directory() as folder:
+        if not sound(Path(folder), CHECKPOINT_FILE):
+            raise ServiceFailed(f"the last checkpoint of training {run_name} is damaged", hint="train again")
         booster = xgboost.Booster(model_file=str(Path(folder) / CHECKPOINT_FILE))
         state = msgspec.json.decode((Path(folder) / WORKER_FILE).read_bytes(), type=WorkerState)
     shutil.rmtree(storage / run_name)
@@ -214,6 +224,7 @@ def fit(
         rows=state.rows,
         read_s=state.read_s,
         fit_s=state.fit_s,
+        damaged=state.damaged,
     )
 
 
@@ -225,15 +236,19 @@ def train_worker(config: dict[str, Any]) -> None:
     clock = SystemClock()
     started = clock.monotonic()
     run_in_background()
+    require_asked()
     shard = ray.train.get_dataset_shard("train")
     batches = shard.iter_batches(batch_size=None, batch_format="pyarrow")
     matrix, label = assemble(batches, config["features"], config["label"])
     read = clock.monotonic()
     start = None
     checkpoint = ray.train.get_checkpoint()
+    damaged = 0
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            start = xgboost.Booster(model_file=str(Path(folder) / CHECKPOINT_FILE))
+            found, damaged = newest_sound(Path(folder), CHECKPOINT_FILE)
+            if found is not None:
+                start = xgboost.Booster(model_file=str(found / CHECKPOINT_FILE))
     done = 0 if start is None else start.num_boosted_rounds()
     if done >= config["rounds"]:
         return
@@ -241,7 +256,7 @@ def train_worker(config: dict[str, Any]) -> None:
     def report(rounds: int, booster: xgboost.Booster) -> None:
         state = WorkerState(
             rounds=rounds, resumed_from=done, pid=os.getpid(), rows=len(label), read_s=read - started,
-            fit_s=clock.monotonic() - read,
+            fit_s=clock.monotonic() - read, damaged=damaged,
         )  # fmt: skip
         _report(state, booster)
 
@@ -275,6 +290,7 @@ def _report(state: WorkerState, booster: xgboost.Booster) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         booster.save_model(str(Path(folder) / CHECKPOINT_FILE))
+        seal(Path(folder), CHECKPOINT_FILE)
         (Path(folder) / WORKER_FILE).write_bytes(msgspec.json.encode(state))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
