@@ -27,6 +27,9 @@ COMMANDS = (
     *(
         "models list",
         "models verify",
+        "models show",
+        "models promote",
+        "models refuse",
         "monitor drift",
         "monitor alarms",
         "render kubernetes",

@@ -103,7 +103,9 @@ def fill_lake(location: Location, clock: Clock) -> dict[str, pa.Table]:
 def principal(clock: Clock, *scopes: str) -> Principal:
     """Return an identity with these scopes; none given: all that training needs."""
     granted = scopes or ("data:read", "train:shop", "registry:read", "registry:write")
-    return Principal(sub="tester", kind="human", scopes=frozenset(granted), purpose=PURPOSE, expires=clock.now() + DAY)
+    return Principal(
+        sub="tester", kind="workload", scopes=frozenset(granted), purpose=PURPOSE, expires=clock.now() + DAY
+    )
 
 
 CONTRACT = """

@@ -8,9 +8,10 @@ from typing import Literal
 import msgspec
 
 from headway.cluster.compose import Installation
+from headway.cluster.promotion import require_production
 from headway.cluster.training_acts import trainer
 from headway.cluster.training_job import JobRequest, run_job
-from headway.core.errors import HeadwayError
+from headway.core.errors import EvidenceError, HeadwayError
 from headway.core.progress import Progress
 from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
@@ -67,6 +68,7 @@ def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: P
     """Write the routing record, then let the registry's aliases follow it.
 
     The audit log tells of the promotion before it is made and after, so that nothing is promoted which it cannot hold.
+    Raises NotSigned where the installation serves production versions only and this is none.
     """
     principal.require("rollout", use_case)
 
@@ -81,6 +83,11 @@ def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: P
             refs=(ref.statement_sha256,),
         )
 
+    try:
+        require_production(at, use_case, ref)
+    except EvidenceError:
+        record("denied")
+        raise
     before = read_routing(at.control, use_case)
     worker = trainer(at, use_case)
     record("intended")

@@ -88,6 +88,7 @@ def train_here(at: Installation, request: JobRequest, progress: Progress) -> Tra
             guard=guard,
             contract_now=lambda: at.contract(use_case),
             lock_expected=request.lock_sha256,
+            requested_by=request.asked_by,
         )
     keep_card(at, use_case, trained.ref, trainer(at, use_case), progress)
     return trained

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     """Path of the private key that signs model versions; empty: the development key of `home`."""
     trust_root: str = ""
     """Path of the JSON trust root; empty: the development one of `home`."""
+    require_production: bool = False
+    """Whether only versions that two people promoted to production may serve; off for development."""
     http_host: str = "127.0.0.1"
     """Address that Serve listens on."""
     http_port: int = Field(default=8000, ge=1, le=65535)

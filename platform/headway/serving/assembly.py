@@ -289,7 +289,7 @@ def assemble(
         service,
         terms,
         replica=replica,
-        load=loader(use_case, service, trust, audit, purpose=terms.purposes[0], clock=clock),
+        load=loader(use_case, service, lambda: trust_root(settings), audit, purpose=terms.purposes[0], clock=clock),
         audit=audit,
         clock=clock,
     )

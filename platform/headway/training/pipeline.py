@@ -72,6 +72,7 @@ def run(
     guard: Callable[[], None] = lambda: None,
     contract_now: Callable[[], LoadedContract] | None = None,
     lock_expected: str | None = None,
+    requested_by: str = "",
 ) -> TrainedVersion:
     """Train on what was known at `as_of` (UTC microseconds) and register the version as @challenger.
 
@@ -93,6 +94,7 @@ def run(
         guard: Called before each stage; raises where this run may not go on.
         contract_now: Reads the signed contract again before signing.
         lock_expected: Hash of the lock that whoever asked for the training saw.
+        requested_by: Subject who asked for it; the statement keeps it, since that one cannot approve the version.
 
     Raises:
         Forbidden: the principal lacks `train:<use case>`, `registry:write`, or may not read a source for its purpose.
@@ -132,7 +134,8 @@ def run(
     steps = Steps(
         job=job, settings=settings, as_of=as_of, principal=principal, registry=registry, reader=reader, signer=signer,
         clock=clock, contract=contract, pins=pins, contract_now=contract_now, lock=lock, root=root,
-        journal=msgspec.structs.replace(journal, reserving=False, reserved=""), stages=stages,
+        requested_by=requested_by, stages=stages,
+        journal=msgspec.structs.replace(journal, reserving=False, reserved=""),
     )  # fmt: skip
     record("started", f"use_case:{job.use_case}", contract.sha256)
     steps.give_up_half_reserved(before)

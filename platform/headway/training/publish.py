@@ -89,6 +89,7 @@ def sign_candidate(
     contract: LoadedContract,
     signer: Signer,
     clock: Clock,
+    requested_by: str = "",
 ) -> ModelStatement:
     """Sign the folder as `version`; return the statement."""
     now = clock.now()
@@ -119,6 +120,7 @@ def sign_candidate(
         },
         "hardware": {"profile": machine(), "tier": contract.contract.tier, "minimum_memory_bytes": memory},
         "backend": backend,
+        "requested_by": requested_by,
     }  # fmt: skip
     envelope = sign_version(folder, fields, signer)
     return msgspec.json.decode(envelope.payload_bytes(), type=ModelStatement)

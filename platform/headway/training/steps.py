@@ -91,6 +91,7 @@ class Steps:
     root: Path
     journal: RunRecord
     stages: Stages
+    requested_by: str = ""
 
     # --- snapshot
 
@@ -294,6 +295,7 @@ class Steps:
             statement = sign_candidate(
                 candidate, version_folder, version=version, run_id=run_id, backend=reports[0].name, memory=memory,
                 settings=self.settings, contract=self.contract, signer=self.signer, clock=self.clock,
+                requested_by=self.requested_by,
             )  # fmt: skip
         except BaseException:
             self.registry.abandon(self.job.use_case, version, self.principal, metrics=candidate.values())

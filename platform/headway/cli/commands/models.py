@@ -1,35 +1,71 @@
-"""`headway models`: list versions, prove that one is what was signed and that its inputs yield it, show its card."""
+"""`headway models`: what is registered, from what it was made, whether that holds, its card, and who moved it where."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headway.cli.context import JsonFlag, UseCase, installation, progress, show
+from headway.core.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from headway.governance.promotion import Standing
+
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version or an alias.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="List, verify and rebuild model versions, and show their cards.", no_args_is_help=True)
+    group = typer.Typer(
+        help="List, verify, rebuild and promote model versions, and show their cards.", no_args_is_help=True
+    )
     app.add_typer(group, name="models")
     group.command("list")(listing)
+    group.command("show")(describe)
     group.command("verify")(verify)
+    group.command("promote")(promote)
+    group.command("refuse")(refuse)
     group.command("reproduce")(reproduce)
     group.command("card")(card)
 
 
 def listing(context: typer.Context, use_case: UseCase, json_output: JsonFlag = False) -> None:
-    """List the versions of a use case's model with state, environment and aliases."""
+    """List the versions of a use case's model with state, stage, signature, aliases and lineage."""
     from headway.cli.output import table
+    from headway.cluster.versions import summaries
 
     at = installation(context)
-    found = at.registry.versions(at.project.require(use_case), at.person())
+    found = summaries(at, use_case, at.person())
 
     def human(_: object) -> None:
-        rows = [(item.version, item.state, item.environment, ", ".join(item.aliases), item.run_id) for item in found]
-        table(("VERSION", "STATE", "ENVIRONMENT", "ALIASES", "RUN"), rows)
+        rows = [
+            (item.version, item.state, item.stage, item.signature, ", ".join(item.aliases), item.made_from)
+            for item in found
+        ]
+        table(("VERSION", "STATE", "STAGE", "SIGNATURE", "ALIASES", "MADE FROM"), rows)
+
+    show(found, json_output, human)
+
+
+def describe(context: typer.Context, use_case: UseCase, version: Version, json_output: JsonFlag = False) -> None:
+    """Show a version: its lineage, its gates, its signature, and who proposed and approved it."""
+    from headway.cli.output import say
+    from headway.cluster.versions import details
+
+    at = installation(context)
+    found = details(at, use_case, version, at.person())
+
+    def human(_: object) -> None:
+        for name, value in found.items():
+            if isinstance(value, dict):
+                say(f"{name}:")
+                for key, text in value.items():
+                    say(f"    {key}: {text}")
+            else:
+                say(f"{name}: {value}")
 
     show(found, json_output, human)
 
@@ -52,6 +88,57 @@ def verify(
         say(f"{use_case} {found.version} is as signed: {len(statement.files)} files in {found.path}")
 
     show(statement, json_output, human)
+
+
+def promote(
+    context: typer.Context,
+    use_case: UseCase,
+    version: Version,
+    to: Annotated[str, typer.Option(help="production | staging.")],
+    reason: Reason = "",
+    json_output: JsonFlag = False,
+) -> None:
+    """Propose a version for production or approve another person's proposal; or move it back to staging."""
+    from headway.cluster import promotion
+
+    at = installation(context)
+    if to == "production":
+        after = promotion.promote(at, use_case, version, at.person())
+    elif to == "staging":
+        after = promotion.withdraw(at, use_case, version, at.person(), reason)
+    else:
+        raise InvalidValue("--to", f"{to!r}", hint="production or staging")
+    show(after, json_output, lambda _: _said(use_case, after))
+
+
+def refuse(
+    context: typer.Context, use_case: UseCase, version: Version, reason: Reason, json_output: JsonFlag = False
+) -> None:
+    """Close the open proposal of a version with a reason."""
+    from headway.cluster import promotion
+
+    at = installation(context)
+    after = promotion.refuse(at, use_case, version, at.person(), reason)
+    show(after, json_output, lambda _: _said(use_case, after))
+
+
+def _said(use_case: str, after: Standing) -> None:
+    from headway.cli.output import say
+    from headway.core.times import format_time
+
+    assert after.proposal is not None
+    what = f"{use_case} {after.proposal.version}"
+    if after.decision is None:
+        until = format_time(after.proposal.expires)
+        say(f"{what} is proposed for production by {after.proposal.proposed_by}.")
+        say(f"Another approver, not who asked for its training, runs the same command before {until}.")
+        return
+    words: dict[str, Any] = {
+        "approved": "is in production, approved by",
+        "refused": "stays in staging, refused by",
+        "withdrawn": "is back in staging, withdrawn by",
+    }
+    say(f"{what} {words[after.decision.verdict]} {after.decision.decided_by}.")
 
 
 def reproduce(
