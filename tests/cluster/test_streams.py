@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,7 +27,7 @@ from headway.features.streams.group import PartitionGroup
 from headway.governance.audit_event import MemoryAudit
 from tests.features.conftest import lake, online_url, redis_url
 from tests.features.oracle import SOURCE
-from tests.features.streams.world import VIEW, World, message, payments
+from tests.features.streams.world import VIEW, World, message, payments, until
 
 __all__ = ["lake", "online_url", "redis_url"]
 OTHER = dataclasses.replace(SOURCE, name="refunds")
@@ -124,13 +123,6 @@ def run(cluster: Cluster, *names: str, **given: Any) -> list[streams.Running]:
 
 def status(cluster: Cluster, *names: str, sizes: bool = False) -> list[stream_status.SourceStatus]:
     return stream_status.status(cluster.at, ANN, names, sizes=sizes)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_stream_is_started_watched_and_stopped(cluster: Cluster) -> None:

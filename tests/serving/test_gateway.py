@@ -247,12 +247,13 @@ def test_a_row_in_a_large_body_counts_by_the_bytes(tmp_path: Path) -> None:
     assert toy.call(work) == [200, 200, 429, 429]
 
 
-def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path) -> None:
+def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_OUTCOMES_S", 60.0)
     toy, go = Toy(tmp_path, max_queued_rows=100), threading.Event()
     take = toy.outcomes.take
 
     def slow(*arguments: Any, **named: Any) -> Any:
-        assert go.wait(10)
+        assert go.wait(60)
         return take(*arguments, **named)
 
     toy.outcomes.take = slow  # type: ignore[method-assign]  # the control store hangs
@@ -286,8 +287,6 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "BODY_S", 0.3)
-
     async def work(toy: Toy) -> None:
         async with listening(toy.gateway, "/toy") as port:
             # refused before its short body came; the connection serves the next request
@@ -301,6 +300,7 @@ def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others
             writer.write(request(b"alice", len(BODY)) + BODY)
             assert b" 200 " in await answer(reader)
             # a body that stops half-way
+            monkeypatch.setattr(gateway, "BODY_S", 0.3)
             writer.write(request(b"alice", len(BODY)) + BODY[:20])
             assert b" 408 " in await answer(reader)
             assert await reader.read() == b""
@@ -330,13 +330,14 @@ def test_outcomes_that_are_not_kept_in_time_are_503(tmp_path: Path, monkeypatch:
     take = toy.outcomes.take
 
     def slow(*arguments: Any, **named: Any) -> Any:
-        assert go.wait(10)
+        assert go.wait(60)
         return take(*arguments, **named)
 
     toy.outcomes.take = slow  # type: ignore[method-assign]  # the control store stands still
 
     async def work(t: Toy) -> list[Any]:
         answers = await asyncio.gather(*(t.http("POST", "/v1/outcomes", outcomes(1)) for _ in range(20)))
+        monkeypatch.setattr(service, "_OUTCOMES_S", 60.0)
         go.set()
         return [*answers, await t.http("POST", "/v1/outcomes", outcomes(1))]
 

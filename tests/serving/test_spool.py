@@ -39,7 +39,7 @@ class Lake:
         return sorted(n for data in self.batches.values() for n in data["n"].to_pylist())
 
 
-def until(condition: object, seconds: float = 5.0) -> None:
+def until(condition: object, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]  # a lambda
         assert time.monotonic() < end, "did not happen in time"

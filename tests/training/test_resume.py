@@ -127,6 +127,7 @@ def test_damage_in_the_cache_is_said_and_made_again(shared: Bench) -> None:
     assert again.ref == first.ref
 
 
+@pytest.mark.soak
 def test_a_contract_that_changed_meanwhile_is_not_signed_for(shared: Bench) -> None:
     job, before = replace(world.job, seed=10), states(shared)
     changed = world.contract(world.CONTRACT.replace("floor: 0.6", "floor: 0.61"))
@@ -154,6 +155,7 @@ class Expired:
         """Nothing was pinned for good."""
 
 
+@pytest.mark.soak
 def test_a_snapshot_that_is_gone_is_taken_anew(shared: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     job, pins = replace(world.job, seed=11), Expired()
     with monkeypatch.context() as patch:
@@ -171,6 +173,7 @@ def test_a_snapshot_that_is_gone_is_taken_anew(shared: Bench, monkeypatch: pytes
     assert pins.held[-1] == newest()  # for the version, for good
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("known", [True, False])
 def test_a_version_reserved_by_a_killed_run_is_given_up(shared: Bench, known: bool) -> None:
     _, version = shared.registry.reserve("shop", world.principal(shared.clock))

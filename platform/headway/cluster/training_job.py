@@ -153,7 +153,7 @@ def main() -> int:
 
 def _end_with_the_asker() -> None:
     """Stop when whoever asked is gone: nobody would hear the result."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # a buffered reader that waits would break the interpreter's end
         continue
     os.kill(os.getpid(), signal.SIGINT)
     threading.Event().wait(STOP_S)

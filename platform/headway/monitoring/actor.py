@@ -100,7 +100,7 @@ def actor_name(use_case: str) -> str:
     return f"headway-monitor-{use_case}"
 
 
-def start_monitor(use_case: str, build: Build, *, timeout_s: float = 30.0) -> Any:
+def start_monitor(use_case: str, build: Build, *, timeout_s: float = 90.0) -> Any:
     """Start the use case's monitor, in place of a running one, and return its handle; needs a connected Ray.
 
     Raises ServiceFailed where the old actor does not go or the new one does not answer in time.
@@ -125,7 +125,7 @@ def start_monitor(use_case: str, build: Build, *, timeout_s: float = 30.0) -> An
     return handle
 
 
-def stop_monitor(use_case: str, *, timeout_s: float = 30.0) -> bool:
+def stop_monitor(use_case: str, *, timeout_s: float = 90.0) -> bool:
     """Stop the use case's monitor; return whether one was running. Its state stays."""
     import ray
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -384,10 +387,24 @@ def world_size(job: TrainingJob) -> int:
 
 def fit_rows(data: TrainingData, job: TrainingJob, *, run_name: str, storage: Path) -> Fitted:
     """Fit the job's recipe on the training rows."""
-    return fit(
-        job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
-        run_name=run_name, storage=storage,
-    )  # fmt: skip
+    with _own_interrupts():
+        return fit(
+            job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
+            run_name=run_name, storage=storage,
+        )  # fmt: skip
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Give the process its answer to an interrupt back: Ray Train leaves one behind that only speaks to its run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _signed(folder: Path) -> Signed:

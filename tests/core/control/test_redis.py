@@ -65,7 +65,7 @@ def test_a_server_that_does_not_answer_is_unavailable(
     url: str, admin: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "_TIMEOUT_S", 0.1)
-    admin.client_pause(500)
+    admin.client_pause(3_000)
     with pytest.raises(Unavailable, match="cannot be reached") as caught:
         CALLS[name](RedisControlStore(url))
     assert caught.value.hint == "headway status"
