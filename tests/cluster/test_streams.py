@@ -11,7 +11,7 @@ import pytest
 
 from headway.cluster import stream_status, streams
 from headway.cluster.compose import Installation
-from headway.cluster.stream_parts import source_of, views_of
+from headway.cluster.stream_parts import views_of
 from headway.core import ray_session
 from headway.core.clock import SystemClock
 from headway.core.control import MemoryControlStore
@@ -20,6 +20,7 @@ from headway.core.progress import RecordedProgress
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, Overflow, View
 from headway.features.lake.tables import Location
+from headway.features.named import source_named
 from headway.features.streams import group
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.group import PartitionGroup
@@ -237,5 +238,5 @@ def test_a_use_case_that_is_broken_stops_the_stream_of_no_other(
 
 
 def test_sources_are_found_by_name(cluster: Cluster) -> None:
-    found: EventSource = source_of(cluster.at.project, "refunds")
+    found: EventSource = source_named(cluster.at.project, "refunds")
     assert found == OTHER

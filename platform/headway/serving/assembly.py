@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.errors import DefinitionError, ServiceFailed, names_near
+from headway.core.errors import DefinitionError, ServiceFailed
 from headway.core.project import Project
 from headway.core.settings import Settings
 from headway.core.telemetry.otlp import OtlpSettings
 from headway.features.definitions import FeatureService
+from headway.features.named import service_named
 from headway.governance.audit import audit_log
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
@@ -253,15 +254,6 @@ class Assembly:
         self._drivers.close()
 
 
-def find_service(project: Project, name: str, *, file: str) -> FeatureService:
-    """Return the feature service that a contract names."""
-    services = [service for service in project.collect("features", FeatureService) if service.name == name]
-    if not services:
-        near = names_near(name, [service.name for service in project.collect("features", FeatureService)])
-        raise DefinitionError(f"unknown feature service {name!r}{near}", file=file, field="decision.feature_service")
-    return services[0]
-
-
 def assemble(
     use_case: str,
     settings: Settings,
@@ -277,7 +269,8 @@ def assemble(
     path = project.app_folder(use_case) / "contract.yaml"
     trust = trust_root(settings)
     contract = require_signed(path, trust, name=use_case).contract
-    service = find_service(project, contract.decision.feature_service, file=str(path.name))
+    name = contract.decision.feature_service
+    service = service_named(project, name, field=f"{use_case}.decision.feature_service")
     require_agreement(contract, service, file=path.name)
     terms = Terms.of(contract)
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None

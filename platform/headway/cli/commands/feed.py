@@ -58,13 +58,13 @@ def feed(
 ) -> None:
     """Bring rows into a source's stream, from where the last run ended; exit status 1 where some were refused."""
     from headway.cluster import feeds
-    from headway.cluster.stream_parts import source_of
     from headway.core.times import SECOND, parse_duration
     from headway.features.feeds.columns import Columns
+    from headway.features.named import source_named
 
     at = installation(context)
     columns = Columns(
-        source=source_of(at.project, source), renamed=_renamed(rename or ()), known_at_event=known_at_event
+        source=source_named(at.project, source), renamed=_renamed(rename or ()), known_at_event=known_at_event
     )
     if query is not None and database is None:
         database = os.environ.get(_DATABASE)
