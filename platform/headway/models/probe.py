@@ -1,23 +1,30 @@
 """First load of a model in a process of its own: a file that crashes a native parser kills the probe, not the replica.
 
-Run as `python -m headway.models.probe FOLDER BACKEND` on a folder whose signature was verified.
+Run as `python -m headway.models.probe FOLDER BACKEND` on a folder whose signature was verified; with a third argument,
+a file of rows, their scores are printed.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from headway.core.errors import HeadwayError, Tampered
+from headway.core.types import Matrix
 from headway.models.backends import model_file, open_backend
+from headway.models.onnx_validation import parse_onnx
 from headway.models.warmup import Warmup
 
 TIMEOUT_S = 60.0
 WARMUP_FILE = "warmup.json"
+_ROWS_FILE = "rows.npy"
 
 
 def probe(folder: Path, backend: str, *, timeout_s: float = TIMEOUT_S) -> int:
@@ -25,27 +32,47 @@ def probe(folder: Path, backend: str, *, timeout_s: float = TIMEOUT_S) -> int:
 
     Raises Tampered saying how the child ended.
     """
-    command = [sys.executable, "-m", "headway.models.probe", str(folder), backend]
+    return int(_child([str(folder), backend], f"{folder.name} with {backend}", timeout_s))
+
+
+def try_model(backend: str, model: bytes, rows: Matrix, *, timeout_s: float = TIMEOUT_S) -> Matrix:
+    """Return the scores that a child process makes of float32 [n, k]; raises Tampered saying how the child ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / model_file(backend)).write_bytes(model)
+        np.save(Path(folder) / _ROWS_FILE, rows, allow_pickle=False)
+        printed = _child([folder, backend, _ROWS_FILE], f"a model with {backend}", timeout_s)
+    return np.asarray(json.loads(printed), dtype=np.float32)
+
+
+def _child(arguments: list[str], what: str, timeout_s: float) -> str:
+    command = [sys.executable, "-m", "headway.models.probe", *arguments]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        raise Tampered(f"loading {folder.name} with {backend} did not end within {timeout_s:.0f} s") from None
+        raise Tampered(f"loading {what} did not end within {timeout_s:.0f} s") from None
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()
         ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit status {child.returncode}"
         raise Tampered(
-            f"the trial load of {folder.name} with {backend} ended with {ended}: {lines[-1] if lines else 'no output'}",
+            f"the trial load of {what} ended with {ended}: {lines[-1] if lines else 'no output'}",
             hint="the model file cannot be served; train again or roll back",
         )
-    return int(child.stdout)
+    return child.stdout
 
 
 def main(arguments: list[str]) -> int:
     """Load, warm up and write the peak memory; return 0, or 1 with the reason on standard error."""
     folder, backend = Path(arguments[0]), arguments[1]
     try:
+        model = (folder / model_file(backend)).read_bytes()
+        if backend == "onnx":
+            parse_onnx(model)
+        if arguments[2:]:
+            rows = np.load(folder / arguments[2], allow_pickle=False)
+            sys.stdout.write(json.dumps(open_backend(backend, model).predict(rows).tolist()))
+            return 0
         warmup = msgspec.json.decode((folder / WARMUP_FILE).read_bytes(), type=Warmup)
-        warmup.check(open_backend(backend, (folder / model_file(backend)).read_bytes()))
+        warmup.check(open_backend(backend, model))
     except (HeadwayError, msgspec.MsgspecError, OSError, RuntimeError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headway.core.canonical import sha256_file
-from headway.training.definitions import TrainingJob
+from headway.training.definitions import Recipe, TrainingJob
 
 UNKNOWN = ""
 _GIT_TIMEOUT_S = 10
@@ -46,12 +48,18 @@ def describe_job(job: TrainingJob, as_of: int) -> dict[str, Any]:
         "label_delay": job.label_delay,
         "train": list(train),
         "evaluate": list(evaluate),
-        "recipe": asdict(job.recipe) | {"params": dict(job.recipe.params)},
+        "recipe": describe_recipe(job.recipe),
         "gates": [asdict(gate) for gate in job.gates],
         "group": job.group,
         "seed": job.seed,
         "service": job.service.describe(),
     }
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as builtin types, its kind first."""
+    fields = msgspec.to_builtins({name: getattr(recipe, name) for name in recipe.__dataclass_fields__}, str_keys=True)
+    return {"kind": type(recipe).__name__, **fields}
 
 
 def _git(project: Path, *arguments: str) -> str | None:

@@ -25,12 +25,14 @@ from headway.governance.contract import LoadedContract
 from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.governance.statement import ModelStatement
+from headway.models.compute import cost_note
+from headway.training.audit import audit_training
 from headway.training.dataset import build, pin_snapshots
 from headway.training.definitions import TrainingJob
 from headway.training.evaluate import Measure, evaluate
 from headway.training.gates import GateReport, check_gates
 from headway.training.publish import Candidate, record_failure, register_candidate, sign_candidate, write_candidate
-from headway.training.recipes.xgboost import fit
+from headway.training.recipes.fitting import fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +112,13 @@ def run(
         stage.note(", ".join(snapshots))
     with stages("dataset") as stage:
         data = build(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
-        stage.note(f"{data.rows:,} rows to train, {data.evaluation_rows:,} to evaluate")
+        said = (f"{data.rows:,} rows to train, {data.evaluation_rows:,} to evaluate",)
+        stage.note("; ".join(said + audit_training(data, reader, principal, as_of=as_of)))
     with stages("train") as stage:
         fitted = fit(
             job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
-            run_name=run_name, storage=settings.home / "training" / "checkpoints",
+            run_name=run_name, storage=settings.home / "training" / "checkpoints", project=settings.project,
+            train_end=job.ranges(as_of)[0][1],
         )  # fmt: skip
         stage.note(fitted.summary())
     with stages("evaluate") as stage:
@@ -141,7 +145,7 @@ def run(
     with stages("sign") as stage:
         folder = settings.home / "training" / run_name
         reports, memory = write_candidate(candidate, folder, clock)
-        stage.note(", ".join(f"{r.name} {r.cost:.0f} µs" for r in reports) + f": {reports[0].name} serves")
+        stage.note(cost_note(reports, memory, contract.contract.tier))
         run_id, version = registry.reserve(job.use_case, principal)
         try:
             statement = sign_candidate(
