@@ -69,6 +69,7 @@ def test_serve_still_writes_what_we_change_and_haproxy_accepts_it(text: str, tmp
         "127.0.0.1:18000", "127.0.0.1:18404", "127.0.0.1:19000", "127.0.0.1:19101",
     ]  # fmt: skip
     assert "mode 666" not in path.read_text()
+    assert re.findall(r"timeout connect \S+", path.read_text()) == ["timeout connect 100ms"]
     assert path.read_text().count("disable-l7-retry if { path_end /ModelInfer }") == 1
 
 
@@ -87,7 +88,9 @@ def test_all_interfaces_stay_all_interfaces(text: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("missing", ["retry-on conn-failure", "frontend http_frontend", "mode 666", "listen stats"])
+@pytest.mark.parametrize(
+    "missing", ["retry-on conn-failure", "frontend http_frontend", "mode 666", "listen stats", "timeout connect"]
+)
 def test_a_text_that_we_do_not_know_is_refused(text: str, missing: str) -> None:
     with pytest.raises(ValueError, match=missing.split(maxsplit=1)[0]):
         strengthened(text.replace(missing, "gone"))

@@ -12,11 +12,11 @@ import pytest
 
 from headway.core.control import ControlStore, MemoryControlStore, Record
 from headway.core.errors import Conflict, GateFailed, Tampered, Unavailable
+from headway.core.lease import DURATION, LeaseLost
 from headway.core.routing import promote, read_routing
 from headway.core.times import HOUR
 from headway.governance.audit_event import AuditEvent, MemoryAudit
 from headway.monitoring.acts import Act, Continue
-from headway.monitoring.lease import DURATION, LeaseLost
 from headway.monitoring.loop import Phase
 from headway.monitoring.service import MonitorService
 from headway.monitoring.state import read_state

@@ -111,7 +111,7 @@ def test_the_shed_are_asked_back_one_after_the_other_as_fast_as_rows_are_served(
     waits = []
     for _ in range(5_000):
         with pytest.raises(Unavailable) as caught:
-            admission.admit("a", 2, BUSY, left_s=5)
+            admission.admit("b", 2, BUSY, left_s=5)
         waits.append(caught.value.retry_after_s)
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(0.98)
@@ -119,7 +119,7 @@ def test_the_shed_are_asked_back_one_after_the_other_as_fast_as_rows_are_served(
     assert all(later - sooner == pytest.approx(0.002) for sooner, later in pairwise(waits))
     for _ in range(50_000):
         with pytest.raises(Unavailable) as caught:
-            admission.admit("a", 2, BUSY, left_s=5)
+            admission.admit("b", 2, BUSY, left_s=5)
     assert caught.value.retry_after_s == 30.0
 
 

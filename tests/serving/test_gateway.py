@@ -213,17 +213,38 @@ def test_outcomes_above_the_rate_are_429_before_any_work(tmp_path: Path) -> None
     toy = Toy(tmp_path, rate=1.0, burst=4)  # 20 outcomes at once
 
     async def work(t: Toy) -> list[Any]:
-        answers = [await t.http("POST", "/v1/outcomes", outcomes(10)) for _ in range(2)]
+        answers = [await t.http("POST", "/v1/outcomes", outcomes(count)) for count in (21, 10, 10)]
         t.outcomes.take = None  # type: ignore[assignment,method-assign]  # must not be called
         answers.append(await t.http("POST", "/v1/outcomes", outcomes(10)))
-        answers.append(await t.http("POST", "/v1/outcomes", outcomes(21)))
+        # nothing is read of who has no credit
+        answers.append(await t.http("POST", "/v1/outcomes", b"no JSON"))
         # decisions have an account of their own
         answers.append(await t.http("POST", "/v1/decisions", BODY))
         return answers
 
     answers = toy.call(work)
-    assert [answer[0] for answer in answers] == [200, 200, 429, 413, 200]
-    assert int(answers[2][1]["retry-after"]) >= 1
+    assert [answer[0] for answer in answers] == [413, 200, 200, 429, 429, 200]
+    assert int(answers[3][1]["retry-after"]) >= 1
+
+
+def test_bodies_that_cannot_be_used_are_charged_by_their_size(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, rate=0.001, burst=100)
+    useless = b'{"rows": [' + b"{}, " * 16_000 + b"{}]}"  # 64 kB: 16 rows
+
+    async def work(t: Toy) -> list[int]:
+        statuses = [(await t.http("POST", "/v1/decisions", useless))[0] for _ in range(8)]
+        return [*statuses, (await t.http("POST", "/v1/decisions", BODY))[0]]
+
+    assert toy.call(work) == [422] * 7 + [429] * 2
+
+
+def test_a_row_in_a_large_body_counts_by_the_bytes(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, rate=0.001, burst=10)
+
+    async def work(t: Toy) -> list[int]:
+        return [(await t.http("POST", "/v1/decisions", BODY + b" " * 20_000))[0] for _ in range(4)]
+
+    assert toy.call(work) == [200, 200, 429, 429]
 
 
 def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path) -> None:

@@ -154,6 +154,27 @@ def test_the_unusual_takes_the_long_way(tmp_path: Path, taken: list[str], sent: 
     assert taken == []
 
 
+def test_who_does_not_read_is_made_to_wait(tmp_path: Path) -> None:
+    """Refusals come back at once: without back-pressure a caller who never reads would fill the memory."""
+    toy = Toy(tmp_path)
+
+    async def work() -> int:
+        async with connected(toy) as (_, writer):
+            grown = 0
+            for _ in range(200):
+                writer.write(request(token=None, body=b"", x_padding="x" * 100) * 200)
+                try:
+                    await asyncio.wait_for(writer.drain(), 0.5)
+                except TimeoutError:
+                    break
+                grown += 1
+            writer.transport.abort()
+            await asyncio.sleep(0.1)  # the server hears of it
+        return grown
+
+    assert run(work(), within_s=60.0) < 200
+
+
 def test_a_key_gets_the_first_answer(tmp_path: Path) -> None:
     keyed = request(body={"rows": [ROW], "id": "k"})
     first, second = Toy(tmp_path).call(lambda toy: exchange(toy, [keyed, keyed], 2))

@@ -43,6 +43,9 @@ def names_near(name: str, known: Iterable[str]) -> str:
     return f"{guess}{'' if guess else ';'} known: {', '.join(shown) or 'none'}"
 
 
+_LONGEST_NAME = 128
+
+
 class HeadwayError(Exception):
     """Base of all; `code` is stable and machine-readable, `hint` is the way out."""
 
@@ -109,6 +112,8 @@ class NotFound(InputError):
     code = "not_found"
 
     def __init__(self, kind: str, name: str, *, known: list[str] | None = None, field: str | None = None) -> None:
+        if len(name) > _LONGEST_NAME:  # whoever asks may be a stranger, and looking for the nearest costs by the letter
+            name = f"{name[:_LONGEST_NAME]}…"
         listing = "" if known is None else names_near(name, known)
         super().__init__(f"unknown {kind} {name!r}{listing}", field=field)
 

@@ -126,8 +126,10 @@ def prepare(settings: Settings) -> None:
     ray._raylet.Config.initialize("")
 
 
-def connect(settings: Settings) -> None:
+def connect(settings: Settings, runtime_env: dict[str, Any] | None = None) -> None:
     """Connect this process to the platform's cluster; does nothing in a process that already is.
+
+    `runtime_env` is that of all workers of the job which this process becomes.
 
     Raises ServiceFailed when the platform is not up, or when the process is connected to another cluster.
     """
@@ -148,7 +150,13 @@ def connect(settings: Settings) -> None:
     prepare(settings)
     _quieten()
     try:
-        ray.init(address=state.ray_address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address=state.ray_address,
+            namespace=NAMESPACE,
+            runtime_env=runtime_env,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     except (ConnectionError, RuntimeError) as error:
         raise ServiceFailed(
             f"Ray at {state.ray_address} does not answer: {error}", hint="headway up repairs it, headway status tells"

@@ -83,13 +83,20 @@ def experiment_of(client: Any, name: str, artifacts: Path | None) -> str:
 
 
 def log_values(
-    client: Any, run_id: str, metrics: Mapping[str, float], params: Mapping[str, object], *, now: int
+    client: Any,
+    run_id: str,
+    metrics: Mapping[str, float],
+    params: Mapping[str, object],
+    *,
+    now: int,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Record all values in one call; `now` is in UTC milliseconds."""
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, Param, RunTag
 
     client.log_batch(
         run_id,
         metrics=[Metric(key, float(number), now, 0) for key, number in metrics.items()],
         params=[Param(key, str(value)) for key, value in params.items()],
+        tags=[RunTag(key, text) for key, text in (tags or {}).items()],
     )

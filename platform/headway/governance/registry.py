@@ -102,11 +102,16 @@ class Registry:
         tags: Mapping[str, str],
         principal: Principal,
     ) -> RegisteredVersion:
-        """Store the signed files of a reserved version; NotSigned without statement, Conflict if filled before."""
+        """Store the signed files of a reserved version; NotSigned without statement, Conflict if filled with others.
+
+        It may be called again after it failed half way, with the same files.
+        """
         self._authorise(principal, "write", "finish", f"{name}/{version}")
         statement_sha256 = read_statement(folder).payload_sha256
         with self._mlflow.calls("version", f"{name}/{version}") as client:
             model = client.get_model_version(name, version)
+            if model.tags.get(STATE) == "ready" and model.tags.get(STATEMENT) == statement_sha256:
+                return fetched(client, model, self._downloads)
             if model.tags.get(STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(STATE)}", hint="versions are never filled twice")
             with self._act(principal, "finish", f"{name}/{version}", (statement_sha256,)):
@@ -130,6 +135,30 @@ class Registry:
                 log_values(client, model.run_id, metrics or {}, {}, now=self._clock.now() // 1_000)
                 client.set_model_version_tag(name, version, STATE, "failed")
                 client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
+
+    def record_stages(
+        self, name: str, run_id: str | None, stages: Mapping[str, Mapping[str, object]], principal: Principal
+    ) -> None:
+        """Log what the stages of a training were, numbers as metrics, the rest as tags `stage.<name>.<what>`.
+
+        Without `run_id` the training came to no version: it gets a failed run of its own.
+        """
+        self._authorise(principal, "write", "record_stages", name)
+        metrics: dict[str, float] = {}
+        tags: dict[str, str] = {}
+        for stage, facts in stages.items():
+            for what, value in facts.items():
+                if isinstance(value, int | float):
+                    metrics[f"stage.{stage}.{what}"] = float(value)
+                else:
+                    tags[f"stage.{stage}.{what}"] = str(value)
+        with self._mlflow.calls("model", name) as client:
+            if run_id is None:
+                experiment = experiment_of(client, name, self._artifacts)
+                run = client.create_run(experiment, run_name=name, tags={"mlflow.user": principal.sub})
+                client.set_terminated(run.info.run_id, "FAILED", end_time=self._clock.now() // 1_000)
+                run_id = str(run.info.run_id)
+            log_values(client, run_id, metrics, {}, now=self._clock.now() // 1_000, tags=tags)
 
     def alias(self, name: str, alias: str, version: str, principal: Principal) -> None:
         """Point an alias at a ready version. The routing record decides what serves; aliases follow it."""

@@ -16,9 +16,9 @@ import msgspec
 
 from headway.core.clock import SystemClock
 from headway.core.errors import Conflict, HeadwayError, ServiceFailed
+from headway.core.lease import LeaseLost
 from headway.core.ray_session import run_in_background
 from headway.monitoring.acts import ThreadRunner
-from headway.monitoring.lease import LeaseLost
 from headway.monitoring.service import MonitorParts, MonitorService
 
 NAMESPACE = "headway"

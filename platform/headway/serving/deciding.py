@@ -130,7 +130,7 @@ class Decider:
         rows = len(call.rows)
         left_s = self._patience_s if call.patience_s is None else min(call.patience_s, self._patience_s)
         priority = priority_of(principal.scopes, replayed=call.replayed)
-        verdict = self._admission.admit(principal.sub, rows, batcher, left_s=left_s, priority=priority)
+        verdict = self._admission.admit(principal.sub, rows, batcher, left_s=left_s, priority=priority, size=call.size)
         if verdict is Verdict.FALLBACK:  # by a queue of its own: it shall not wait for what it could not wait for
             batcher = self._rules
             self._admission.require_room(rows, batcher)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import traceback
 from typing import NamedTuple
 
 import msgspec
@@ -116,4 +118,17 @@ def _seconds(error: CapacityError) -> str:
 
 def own(error: Exception) -> Exception:
     """Return an exception per caller: one shared object would collect everybody's traceback."""
-    return copy.copy(error) if isinstance(error, HeadwayError) else RuntimeError(str(error))
+    if isinstance(error, HeadwayError):
+        return copy.copy(error)
+    ours = RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+    ours.__cause__ = error
+    return ours
+
+
+def log_unexpected(log: logging.Logger, error: Exception, request_id: str, trace_id: str = "") -> None:
+    """Log kind and place of an error that is not in the tree; its text may hold the caller's data, and is left out."""
+    if not isinstance(error, HeadwayError):
+        place = "".join(traceback.format_tb(error.__traceback__))
+        extra = {"request_id": request_id, "trace_id": trace_id}
+        kind = type(error.__cause__ or error).__name__
+        log.error("request %s failed: %s\n%s", request_id, kind, place, extra=extra)

@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 2_000,
     "graceful_shutdown_timeout_s": 30.0,
     "graceful_shutdown_wait_loop_s": 0.2,
-    "health_check_period_s": 5.0,
+    "health_check_period_s": 1.0,
     "health_check_timeout_s": 10.0,
     "ray_actor_options": {"num_cpus": 0.2},
     "logging_config": {"enable_access_log": False},

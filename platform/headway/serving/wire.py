@@ -197,6 +197,8 @@ class LaneProtocol(HttpToolsProtocol):  # type: ignore[misc]  # it comes without
             return None
         if parser.get_http_version() != "1.1" or parser.should_upgrade():
             return None
+        if self.flow.write_paused:  # who does not read its answers is made to wait, which takes a task
+            return None
         token = request_id = None
         for name, value in self.headers:
             if name in _UNUSUAL:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from headway.core.canonical import sha256_file
+from headway.core.canonical import canonical, sha256, sha256_file
 from headway.training.definitions import Recipe, TrainingJob
 
 UNKNOWN = ""
@@ -30,6 +30,13 @@ def lock_sha256(project: Path) -> str:
     """Return the hash of `requirements.lock`; empty where there is none."""
     path = project / "requirements.lock"
     return sha256_file(path) if path.is_file() else UNKNOWN
+
+
+def code_sha256() -> str:
+    """Return the hash of the engine's code that decides what a training makes: features, models, training."""
+    home = Path(__file__).parents[1]
+    files = [file for room in ("features", "models", "training") for file in sorted((home / room).rglob("*.py"))]
+    return sha256(canonical({str(file.relative_to(home)): sha256_file(file) for file in files}))
 
 
 def machine() -> str:
@@ -58,8 +65,8 @@ def describe_job(job: TrainingJob, as_of: int) -> dict[str, Any]:
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as builtin types, its kind first."""
-    fields = msgspec.to_builtins({name: getattr(recipe, name) for name in recipe.__dataclass_fields__}, str_keys=True)
-    return {"kind": type(recipe).__name__, **fields}
+    told = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return {"kind": type(recipe).__name__, **msgspec.to_builtins(told, str_keys=True)}
 
 
 def _git(project: Path, *arguments: str) -> str | None:

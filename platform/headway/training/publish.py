@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,8 @@ class Candidate:
     snapshots: Mapping[str, int]
     rows: int
     """Training rows."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What a reproduction needs besides the job: the data set's hash, the world size, the code's hash."""
 
     def values(self) -> dict[str, float]:
         """Return metric → value, for the run."""
@@ -73,7 +74,7 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
         profile=candidate.profile,
         input_schema=candidate.schema,
         sample=candidate.sample[step],
-        definition=describe_job(candidate.job, candidate.as_of),
+        definition=describe_job(candidate.job, candidate.as_of) | {"origin": dict(candidate.origin)},
         clock=clock,
     )
     memory = probe(folder, reports[0].name)
@@ -137,7 +138,7 @@ def register_candidate(
     registry: Registry,
     principal: Principal,
 ) -> RegisteredVersion:
-    """Fill the reserved version, remove the working folder, and point @challenger at it."""
+    """Fill the reserved version and point @challenger at it; may be repeated where it failed half way."""
     name, recipe = candidate.job.use_case, describe_recipe(candidate.job.recipe)
     params: dict[str, object] = {
         **recipe.pop("params", {}), **recipe, "seed": candidate.job.seed, "rows": candidate.rows,
@@ -160,7 +161,6 @@ def register_candidate(
         },
         principal=principal,
     )
-    shutil.rmtree(folder)
     registry.alias(name, "challenger", registered.version, principal)
     return registered
 

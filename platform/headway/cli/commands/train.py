@@ -17,7 +17,8 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         use_case: UseCase,
         as_of: Annotated[
-            str | None, typer.Option(help="Train with what was known then (RFC 3339); default: now.")
+            str | None,
+            typer.Option(help="Train with what was known then (RFC 3339); default: now, or as a stopped run."),
         ] = None,
         json_output: JsonFlag = False,
     ) -> None:
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
         from headway.core.times import parse_time
 
         at = installation(context)
-        moment = at.clock.now() if as_of is None else parse_time(as_of, field="--as-of")
+        moment = None if as_of is None else parse_time(as_of, field="--as-of")
         with progress(json_output) as drawn:
             result = training.train(at, use_case, at.person(), drawn, as_of=moment)
         show(result, json_output)

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import InvalidValue, TooLarge
 from headway.serving.columns import OUTPUTS, Places, Tensor, TensorColumns, wanted_name
 from headway.serving.grpc.messages import RESPONSES
 from headway.serving.http import Response
 from headway.serving.protocol import DecisionCall, DecisionsBody
-from headway.serving.schema import DecisionSchema
+from headway.serving.schema import MAX_ROWS, DecisionSchema
 from headway.serving.tensors import to_raw
 
 EXTENSIONS = ("model_repository",)
@@ -114,6 +114,8 @@ def _tensor(item: Any, index: int, raw: bytes | None) -> Tensor:
                 f"inputs[{index}].contents.{other.name}", f"the datatype is {item.datatype!r}", hint=f"fill {field}"
             )
     if item.datatype == "BYTES":
+        if len(values) > MAX_ROWS:
+            raise TooLarge(f"{len(values)} values, at most {MAX_ROWS}", field=f"inputs[{index}].contents")
         values = [_text(value, f"inputs[{index}].contents[{place}]") for place, value in enumerate(values)]
     return Tensor(item.name, item.datatype, item.shape, values, None)
 

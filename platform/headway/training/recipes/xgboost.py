@@ -26,6 +26,7 @@ from headway.models.backends.xgboost import scores
 from headway.models.calibration import ATTRIBUTE, decode, encode, fit_calibration
 from headway.models.onnx_export import tree_models
 from headway.training.definitions import XGBoostRecipe
+from headway.training.recipes.checkpoints import sound
 from headway.training.recipes.rows import Rows, Shape, pack, packed
 from headway.training.recipes.xgboost_worker import (
     CHECKPOINT_FILE,
@@ -62,6 +63,8 @@ class Fit:
     """Seconds that it took to fit."""
     memory: int = 0
     """Largest resident size of the first worker, bytes."""
+    damaged: int = 0
+    """Checkpoints passed over, because they were damaged."""
 
     def predict(self, matrix: Matrix) -> Matrix:
         """Return XGBoost's own scores, calibrated where the recipe says so."""
@@ -74,6 +77,8 @@ class Fit:
     def summary(self) -> str:
         """Return rounds, restarts and seconds."""
         resumed = f", resumed from {self.resumed_from}" if self.resumed_from else ""
+        if self.damaged:
+            resumed += f", {self.damaged} damaged checkpoint{'s' if self.damaged > 1 else ''} passed over"
         kept = int(self.booster.num_boosted_rounds())
         best = f", the first {kept} kept" if kept < self.rounds else ""
         return f"{self.rounds} rounds{best}{resumed}; worker read {self.read_s:.1f} s, fit {self.fit_s:.1f} s"
@@ -207,6 +212,7 @@ def fit(
         read_s=state.read_s,
         fit_s=state.fit_s,
         memory=state.memory,
+        damaged=state.damaged,
     )
 
 
@@ -248,6 +254,8 @@ def _distributed(
             f"training {run_name} failed: {error}", hint=f"checkpoints are kept under {storage.name}/{run_name}"
         ) from error
     with result.checkpoint.as_directory() as folder:
+        if not sound(Path(folder), CHECKPOINT_FILE):
+            raise ServiceFailed(f"the last checkpoint of training {run_name} is damaged", hint="train again")
         booster = xgboost.Booster(model_file=str(Path(folder) / CHECKPOINT_FILE))
         state = msgspec.json.decode((Path(folder) / WORKER_FILE).read_bytes(), type=WorkerState)
     shutil.rmtree(storage / run_name)

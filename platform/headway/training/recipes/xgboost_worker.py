@@ -18,6 +18,8 @@ import msgspec
 from headway.core.clock import SystemClock
 from headway.core.ray_session import run_in_background
 from headway.models.probe import peak_memory
+from headway.training.lock import require_asked
+from headway.training.recipes.checkpoints import newest_sound, seal
 from headway.training.recipes.rows import Rows, Shape
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from there to this checkpoint."""
     memory: int = 0
     """Largest resident size of the worker, bytes; blocks in shared memory count as far as it touched them."""
+    damaged: int = 0
+    """Newer checkpoints that were damaged and passed over."""
     best_rounds: int = 0
     """Rounds of the best loss on the validation rows; 0: without early stopping."""
     best_loss: float | None = None
@@ -65,6 +69,10 @@ class Best:
     patience: int
     rounds: int = 0
     loss: float | None = None
+
+    def go_on(self, state: WorkerState) -> None:
+        """Take over what a checkpoint's worker had seen."""
+        self.rounds, self.loss = state.best_rounds, state.best_loss
 
     def see(self, rounds: int, metric: str, value: float) -> bool:
         """Take in a round's measure; return whether fitting should end."""
@@ -111,6 +119,7 @@ def train_worker(config: dict[str, Any]) -> None:
     clock = SystemClock()
     started = clock.monotonic()
     run_in_background()
+    require_asked()
     told = msgspec.convert(config, WorkerConfig)
     threads = int(told.params["nthread"])
     bins = bins_of(told.params)
@@ -123,12 +132,14 @@ def train_worker(config: dict[str, Any]) -> None:
     start = None
     best = None if told.early_stopping is None else Best(told.early_stopping)
     checkpoint = ray.train.get_checkpoint()
+    damaged = 0
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
-            start = xgboost.Booster(model_file=str(Path(folder) / CHECKPOINT_FILE))
-            state = msgspec.json.decode((Path(folder) / WORKER_FILE).read_bytes(), type=WorkerState)
-        if best is not None:
-            best.rounds, best.loss = state.best_rounds, state.best_loss
+            found, damaged = newest_sound(Path(folder), CHECKPOINT_FILE)
+            if found is not None:
+                start = xgboost.Booster(model_file=str(found / CHECKPOINT_FILE))
+                if best is not None:
+                    best.go_on(msgspec.json.decode((found / WORKER_FILE).read_bytes(), type=WorkerState))
     done = 0 if start is None else start.num_boosted_rounds()
     if done >= told.rounds or (best is not None and done - best.rounds >= best.patience):
         return
@@ -139,7 +150,7 @@ def train_worker(config: dict[str, Any]) -> None:
         state = WorkerState(
             rounds=rounds, resumed_from=done, pid=os.getpid(), rows=len(labels), read_s=read - started,
             fit_s=clock.monotonic() - read, memory=peak_memory(), best_rounds=best.rounds if best else 0,
-            best_loss=best.loss if best else None,
+            best_loss=best.loss if best else None, damaged=damaged,
         )  # fmt: skip
         _report(state, booster)
 
@@ -190,5 +201,6 @@ def _report(state: WorkerState, booster: xgboost.Booster) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         booster.save_model(str(Path(folder) / CHECKPOINT_FILE))
+        seal(Path(folder), CHECKPOINT_FILE)
         (Path(folder) / WORKER_FILE).write_bytes(msgspec.json.encode(state))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
