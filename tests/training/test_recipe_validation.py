@@ -1,4 +1,4 @@
-"""Rows that are not trained on: early stopping, calibration, weights."""
+"""Rows that are not trained on: early stopping, calibration, weights, and more than one worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headway.models.parity import TOLERANCE
 from headway.training.definitions import XGBoostRecipe
 from headway.training.recipes.rows import Shape
 from headway.training.recipes.xgboost import fit, parameters, shape_of
-from headway.training.recipes.xgboost_worker import Best, WorkerConfig
+from headway.training.recipes.xgboost_worker import Best, WorkerConfig, boost
 
 Learnable = tuple[Matrix, Matrix]
 FEATURES = tuple(f"f{index}" for index in range(6))
@@ -75,6 +75,30 @@ def test_fitting_stops_where_later_rows_are_scored_best_and_scores_become_probab
     assert (np.diff(found[np.argsort(raw, kind="stable")]) >= -TOLERANCE).all()
     for name, file in result.models().items():
         np.testing.assert_allclose(open_backend(name, file).predict(matrix[CUT:]), found, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.ray
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_two_workers_share_the_rows_and_make_the_same_trees_again(
+    ray_session: str, learnable: Learnable, tmp_path: Path
+) -> None:
+    recipe = XGBoostRecipe(
+        params={"max_depth": 4, "eta": 0.3, "nthread": 1, "subsample": 0.8}, rounds=20, workers=2, validation="4ms",
+        early_stopping=5,
+    )  # fmt: skip
+    first, second = (trained(recipe, learnable, f"two-{run}", tmp_path) for run in range(2))
+    assert first.rows == CUT // 2
+    assert first.booster.save_raw("json") == second.booster.save_raw("json")
+    alone = boosted_alone(recipe, learnable)
+    matrix = learnable[0][CUT:]
+    difference = np.abs(first.predict(matrix) - alone.inplace_predict(matrix))
+    assert difference.mean() < 0.05, "the same signal, found by two"
+
+
+def boosted_alone(recipe: XGBoostRecipe, learnable: Learnable) -> Any:
+    data = xgboost.QuantileDMatrix(learnable[0][:CUT], label=learnable[1][:CUT])
+    return boost(data, params=parameters(recipe, 5), rounds=20)
 
 
 losses = st.lists(st.floats(0, 1), min_size=1, max_size=40)
