@@ -215,7 +215,7 @@ def test_a_version_is_rebuilt_bit_for_bit_and_what_differs_is_named(shared: Benc
     }  # fmt: skip
 
     # XGBoost draws no numbers here, so another depth, not another seed, makes another model
-    deeper = replace(world.job, recipe=replace(world.job.recipe, params={"max_depth": 4, "nthread": 1}))
+    deeper = replace(world.job, recipe=replace(world.recipe, params={"max_depth": 4, "nthread": 1}))
     other = rebuilt(deeper)
     assert not other.reproduced
     assert other.differing == ("definition", "model.json", "model.onnx")

@@ -58,6 +58,7 @@ def logarithm(columns: Columns) -> Columns:
 
 shop_v1 = FeatureService(name="shop_v1", views=(activity,), request={"amount": "float32"}, transformations=(logarithm,))
 
+recipe = XGBoostRecipe(params={"max_depth": 3, "nthread": 1}, rounds=20, checkpoint_every=10)
 job = TrainingJob(
     use_case="shop",
     service=shop_v1,
@@ -67,7 +68,7 @@ job = TrainingJob(
     train="40d",
     evaluate="14d",
     gap="1d",
-    recipe=XGBoostRecipe(params={"max_depth": 3, "nthread": 1}, rounds=20, checkpoint_every=10),
+    recipe=recipe,
     gates=(Gate(metric="roc_auc", floor=0.6), Gate(metric="brier", ceiling=0.25)),
     group="customer_id",
 )

@@ -90,7 +90,7 @@ def read_spine(
     table = labelled_rows(
         job.spine,
         job.service,
-        [job.label, *([job.group] if job.group else [])],
+        [job.label, *_beside(job)],
         reader,
         principal,
         principal.purpose,
@@ -124,7 +124,7 @@ def build(
     spine = read_spine(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
     evaluation_rows = int(pc.sum(spine[SPLIT]).as_py())
     joined = training_set(spine, job.service, reader, principal, principal.purpose, snapshots=snapshots)
-    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *([job.group] if job.group else [])]
+    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *_beside(job)]
     columns = list(dict.fromkeys([*job.service.features, *request_only(job), *extra]))
     return TrainingData(
         job=job,
@@ -133,6 +133,11 @@ def build(
         rows=len(spine) - evaluation_rows,
         evaluation_rows=evaluation_rows,
     )
+
+
+def _beside(job: TrainingJob) -> list[str]:
+    """Return the columns of the spine that are neither label nor feature: group and weight."""
+    return [name for name in (job.group, getattr(job.recipe, "weight", None)) if name]
 
 
 def request_only(job: TrainingJob) -> dict[str, str]:

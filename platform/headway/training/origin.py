@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headway.core.canonical import canonical, sha256, sha256_file
-from headway.training.definitions import TrainingJob
+from headway.training.definitions import Recipe, TrainingJob
 
 UNKNOWN = ""
 _GIT_TIMEOUT_S = 10
@@ -53,12 +55,18 @@ def describe_job(job: TrainingJob, as_of: int) -> dict[str, Any]:
         "label_delay": job.label_delay,
         "train": list(train),
         "evaluate": list(evaluate),
-        "recipe": asdict(job.recipe) | {"params": dict(job.recipe.params)},
+        "recipe": describe_recipe(job.recipe),
         "gates": [asdict(gate) for gate in job.gates],
         "group": job.group,
         "seed": job.seed,
         "service": job.service.describe(),
     }
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as builtin types, its kind first."""
+    told = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return {"kind": type(recipe).__name__, **msgspec.to_builtins(told, str_keys=True)}
 
 
 def _git(project: Path, *arguments: str) -> str | None:

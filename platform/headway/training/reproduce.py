@@ -27,7 +27,7 @@ from headway.governance.statement import ModelStatement
 from headway.models.backends import model_file
 from headway.training import stored_dataset
 from headway.training.dataset import build
-from headway.training.definitions import TrainingJob
+from headway.training.definitions import TrainingJob, XGBoostRecipe
 from headway.training.lock import require_locked
 from headway.training.origin import code_sha256, describe_job, git_sha
 from headway.training.steps import fit_rows
@@ -95,7 +95,7 @@ def reproduce(
         _definition(definition, describe_job(job, as_of)),
     ]
     workers = origin.get("world_size")
-    if workers is not None and getattr(job.recipe, "workers", workers) != workers:
+    if workers is not None and isinstance(job.recipe, XGBoostRecipe) and job.recipe.workers != workers:
         job = replace(job, recipe=replace(job.recipe, workers=int(workers)))
     gone = _gone(job, reader, statement.snapshots)
     parts += [Part(name=f"snapshot {table}", verdict="gone", recorded=str(number)) for table, number in gone.items()]
@@ -116,7 +116,7 @@ def reproduce(
             parts.append(_said(stage, _compared("dataset", str(origin.get("dataset_sha256", "")), facts.sha256)))
         with progress.stage("train") as stage:
             stored = stored_dataset.load(rows, job, statement.snapshots)
-            fitted = fit_rows(stored, job, run_name=folder.name, storage=folder / "checkpoints")
+            fitted = fit_rows(stored, job, settings.project, as_of, folder.name, folder / "checkpoints")
             made = {model_file(name): digest for name, digest in model_hashes(fitted).items()}
             for name, recorded in _model_files(statement).items():
                 parts.append(_said(stage, _compared(name, recorded, made.get(name, ""))))

@@ -28,8 +28,10 @@ from headway.governance.contract import LoadedContract
 from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.governance.statement import ModelStatement
+from headway.models.compute import cost_note
 from headway.models.parity import BackendReport
 from headway.training import stored_dataset, stored_fit
+from headway.training.audit import audit_training
 from headway.training.dataset import Evaluation, TrainingData, build, pin_snapshots
 from headway.training.definitions import TrainingJob
 from headway.training.evaluate import Measure, evaluate
@@ -38,7 +40,7 @@ from headway.training.gates import GateReport, check_gates
 from headway.training.journal import RunRecord, write_run
 from headway.training.origin import code_sha256, describe_job, git_sha
 from headway.training.publish import Candidate, record_failure, register_candidate, sign_candidate, write_candidate
-from headway.training.recipes.xgboost import fit
+from headway.training.recipes.fitting import fit
 from headway.training.stage_cache import Kept
 from headway.training.stages import Stages
 
@@ -131,6 +133,10 @@ class Steps:
         described = describe_job(self.job, self.as_of)
         inputs = {
             **{name: described[name] for name in _DATASET},
+            "audited": [
+                self.job.leak_bound,
+                *(getattr(self.job.recipe, name, None) for name in ("weight", "regression")),
+            ],
             "snapshots": dict(self.snapshots),
             "kernel": kernel_sha256(self.job.service),
             **self._made_by,
@@ -139,7 +145,8 @@ class Steps:
         def make(folder: Path, _: Stage) -> str:
             data = build(self.job, self.reader, as_of=self.as_of, principal=self.principal, snapshots=self.snapshots)
             stored_dataset.store(data, folder)
-            return f"{data.rows:,} rows to train, {data.evaluation_rows:,} to evaluate"
+            said = (f"{data.rows:,} rows to train, {data.evaluation_rows:,} to evaluate",)
+            return "; ".join(said + audit_training(data, self.reader, self.principal, as_of=self.as_of))
 
         return self.stages.run("dataset", inputs, make)
 
@@ -175,13 +182,13 @@ class Steps:
             if resumed:
                 stage.note("goes on from the checkpoints of a run that was stopped")
             try:
-                fitted = fit_rows(self.data, self.job, run_name=run_name, storage=storage)
+                fitted = fit_rows(self.data, self.job, self.settings.project, self.as_of, run_name, storage)
             except ServiceFailed:
                 if not resumed:
                     raise
                 stage.note("they cannot be used: trained from the beginning")
                 shutil.rmtree(storage / run_name, ignore_errors=True)
-                fitted = fit_rows(self.data, self.job, run_name=run_name, storage=storage)
+                fitted = fit_rows(self.data, self.job, self.settings.project, self.as_of, run_name, storage)
             stored_fit.store(fitted, folder)
             return fitted.summary()
 
@@ -303,7 +310,7 @@ class Steps:
             raise
         signed = Signed(run_id=run_id, version=version, reports=reports, statement=statement)
         (folder / "signed.json").write_bytes(msgspec.json.encode(signed))
-        return ", ".join(f"{r.name} {r.cost:.0f} µs" for r in reports) + f": {reports[0].name} serves"
+        return cost_note(reports, memory, self.contract.contract.tier)
 
     def _require_same_contract(self) -> None:
         """Refuse to sign for a contract that is not the one that the run began with."""
@@ -387,12 +394,12 @@ def world_size(job: TrainingJob) -> int:
     return int(getattr(job.recipe, "workers", 1))
 
 
-def fit_rows(data: TrainingData, job: TrainingJob, *, run_name: str, storage: Path) -> Fitted:
+def fit_rows(data: TrainingData, job: TrainingJob, project: Path, as_of: int, run_name: str, storage: Path) -> Fitted:
     """Fit the job's recipe on the training rows."""
     with _own_interrupts():
         return fit(
             job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
-            run_name=run_name, storage=storage,
+            run_name=run_name, storage=storage, project=project, train_end=job.ranges(as_of)[0][1],
         )  # fmt: skip
 
 
