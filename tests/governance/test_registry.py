@@ -111,10 +111,17 @@ def test_a_version_that_failed_stays_visible_and_serves_nobody(
             refused()
 
 
-def test_a_version_is_filled_once(
-    registry: Registry, registered: Callable[[str], RegisteredVersion], version: Path, writer: Principal
+def test_a_version_is_filled_once_and_again_only_with_the_same(
+    registry: Registry,
+    registered: Callable[[str], RegisteredVersion],
+    version: Path,
+    fields: dict[str, Any],
+    settings: Settings,
+    writer: Principal,
 ) -> None:
-    registered("once")
+    made = registered("once")
+    assert registry.finish("once", "1", version, principal=writer, **VALUES) == made
+    sign_version(version, {**fields, "name": "once", "version": "2"}, signer_for(settings, MODEL_SIGN))
     with pytest.raises(Conflict, match="never filled twice"):
         registry.finish("once", "1", version, principal=writer, **VALUES)
 
