@@ -17,7 +17,8 @@ job = TrainingJob(
         params={"max_depth": 3, "eta": 0.1, "min_child_weight": 20, "subsample": 0.8, "lambda": 5}, rounds=100
     ),
     gates=(
-        Gate(metric="roc_auc", floor=0.70),
-        Gate(metric="brier", ceiling=0.23),
+        Gate(metric="roc_auc", floor=0.70, primary=True, margin=0.02),
+        Gate(metric="brier", ceiling=0.23, margin=0.01),
     ),
+    refresh="not_inferior",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from headway.cluster.compose import Installation
+from headway.cluster.verdicts import verdicts
 from headway.core import ray_session
 from headway.core.errors import HeadwayError
 from headway.core.progress import Progress
@@ -12,22 +13,26 @@ from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
 from headway.features.lake.pins import TrainingPins
 from headway.governance.keys import MODEL_SIGN, signer_for
+from headway.training.gates.judge import Against
 from headway.training.pipeline import TrainedVersion
 from headway.training.pipeline import run as run_pipeline
 
 
-def train(at: Installation, use_case: str, principal: Principal, progress: Progress, *, as_of: int) -> TrainedVersion:
+def train(
+    at: Installation, use_case: str, principal: Principal, progress: Progress, *, as_of: int, without_champion: str = ""
+) -> TrainedVersion:
     """Run the pipeline on what was known at `as_of` (UTC microseconds) and return the signed, registered candidate.
 
-    Raises GateFailed where it is below a floor; the run is kept with the reason.
+    Raises GateFailed where a gate does not hold; the run is kept with the reason. `without_champion` says why the
+    candidate is not held against the version that serves; the report tells it.
     """
     principal.require("train", at.project.require(use_case))
     contract = at.contract(use_case)
-    worker = trainer(at, use_case)
+    job, worker = at.job(use_case), trainer(at, use_case)
     ray_session.connect(at.settings)
     with TrainingPins(at.committer, at.clock) as pins:
         return run_pipeline(
-            at.job(use_case),
+            job,
             settings=at.settings,
             as_of=as_of,
             principal=worker,
@@ -39,6 +44,11 @@ def train(at: Installation, use_case: str, principal: Principal, progress: Progr
             progress=progress,
             contract=contract,
             pins=pins,
+            against=Against(
+                champion=read_routing(at.control, use_case).champion,
+                without_champion=without_champion,
+                verdicts=verdicts(at, job),
+            ),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Evaluation:
     """Key of each row for card precision."""
     schema: InputSchema
     """Ranges and nulls of the training rows."""
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Others of the spine that judging needs [n]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +61,14 @@ class TrainingData:
         """Return the training rows, filtered block by block as the worker reads them."""
         return self.dataset.map_batches(training_rows, batch_format="pyarrow", batch_size=None, zero_copy_batch=True)
 
+    def blocks(self) -> Iterable[pa.Table]:
+        """Return the rows of both ranges, block by block, in this process."""
+        blocks: Iterable[pa.Table] = self.dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+        return blocks
+
     def evaluation(self) -> Evaluation:
         """Return the evaluation rows in this process."""
-        blocks = self.dataset.iter_batches(batch_format="pyarrow", batch_size=None)
-        return collect(blocks, self.job)
+        return collect(self.blocks(), self.job)
 
 
 def pin_snapshots(
@@ -90,7 +96,7 @@ def read_spine(
     table = labelled_rows(
         job.spine,
         job.service,
-        [job.label, *([job.group] if job.group else [])],
+        [job.label, *([job.group] if job.group else []), *job.judged_columns],
         reader,
         principal,
         principal.purpose,
@@ -124,7 +130,7 @@ def build(
     spine = read_spine(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
     evaluation_rows = int(pc.sum(spine[SPLIT]).as_py())
     joined = training_set(spine, job.service, reader, principal, principal.purpose, snapshots=snapshots)
-    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *([job.group] if job.group else [])]
+    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *([job.group] if job.group else []), *job.judged_columns]
     columns = list(dict.fromkeys([*job.service.features, *request_only(job), *extra]))
     return TrainingData(
         job=job,
@@ -166,6 +172,7 @@ def collect(blocks: Iterable[pa.Table], job: TrainingJob) -> Evaluation:
         event_time=table[EVENT_TIME].to_numpy(),
         group=None if job.group is None else table[job.group].to_numpy(),
         schema=schema or describe_input(features, np.empty((0, len(features)), np.float32)),
+        columns={name: table[name].to_numpy() for name in job.judged_columns},
     )
 
 

@@ -22,13 +22,17 @@ from headway.features.lake.reader import LakeReader
 from headway.features.profile import build_profile
 from headway.governance.audit_event import AuditSink
 from headway.governance.contract import LoadedContract
+from headway.governance.keys import trust_root
 from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.governance.statement import ModelStatement
 from headway.training.dataset import build, pin_snapshots
 from headway.training.definitions import TrainingJob
-from headway.training.evaluate import Measure, evaluate
-from headway.training.gates import GateReport, check_gates
+from headway.training.evaluate import Measure
+from headway.training.gates.document import sign_report
+from headway.training.gates.judge import Against, judge, measure, rows_of
+from headway.training.gates.poisoning import labelled_rows
+from headway.training.gates.results import GateReport
 from headway.training.publish import Candidate, record_failure, register_candidate, sign_candidate, write_candidate
 from headway.training.recipes.xgboost import fit
 
@@ -75,10 +79,12 @@ def run(
     progress: Progress,
     contract: LoadedContract,
     pins: TrainingPins | None = None,
+    against: Against | None = None,
 ) -> TrainedVersion:
     """Train on what was known at `as_of` (UTC microseconds) and register the version as @challenger.
 
-    `pins` hold the snapshots while it runs, and for the version for good.
+    `pins` hold the snapshots while it runs, and for the version for good. The candidate is held `against` the champion
+    and the verdicts of others.
 
     Raises:
         Forbidden: the principal lacks `train:<use case>`, `registry:write`, or may not read a source for its purpose.
@@ -118,25 +124,27 @@ def run(
         )  # fmt: skip
         stage.note(fitted.summary())
     with stages("evaluate") as stage:
-        rows, evaluation = data.rows, data.evaluation()
+        rows, evaluation, labelled = data.rows, data.evaluation(), labelled_rows(data.blocks(), job)
         del data  # gives the object store back
         scores = fitted.predict(evaluation.matrix)
-        measures = evaluate(
-            evaluation.label, scores, event_time=evaluation.event_time, group=evaluation.group, seed=job.seed
-        )
+        judged = rows_of(job, evaluation, scores)
+        measures = measure(judged)
         stage.note(", ".join(f"{name} {measure.value:.3f}" for name, measure in measures.items()))
     with stages("gates") as stage:
-        floors = [(clause.metric, clause.floor) for clause in contract.contract.accuracy]
-        gates = check_gates(measures, job=job.gates, contract=floors)
+        gates = judge(
+            job, evaluation, judged, measures, fitted=fitted, labelled=labelled, against=against or Against(),
+            contract=contract, as_of=as_of, snapshots=snapshots, trust=trust_root(settings), clock=clock,
+        )  # fmt: skip
+        evidence = sign_report(gates, signer)
         candidate = Candidate(
             job=job, as_of=as_of, fitted=fitted, sample=evaluation.matrix, schema=evaluation.schema,
             profile=build_profile(evaluation.matrix, list(job.service.features), scores), measures=measures,
-            gates=gates, snapshots=snapshots, rows=rows,
+            gates=gates, evidence=evidence, snapshots=snapshots, rows=rows,
         )  # fmt: skip
         stage.note(f"{sum(result.passed for result in gates.results)} of {len(gates.results)} hold")
         if not gates.passed:
             version = record_failure(candidate, registry=registry, principal=principal)
-            record("gates failed", f"model:{job.use_case}/{version}", contract.sha256)
+            record("gates failed", f"model:{job.use_case}/{version}", contract.sha256, evidence.payload_sha256)
             gates.require(f"{job.use_case} {version}")
     with stages("sign") as stage:
         folder = settings.home / "training" / run_name
@@ -155,7 +163,10 @@ def run(
         _keep(pins, candidate, version)
         registered = register_candidate(candidate, folder, statement, reports, registry=registry, principal=principal)
         stage.note(f"version {registered.version} is @challenger")
-    record("registered", f"model:{job.use_case}/{version}", contract.sha256, registered.statement_sha256)
+    record(
+        "registered", f"model:{job.use_case}/{version}", contract.sha256, registered.statement_sha256,
+        evidence.payload_sha256,
+    )  # fmt: skip
     return TrainedVersion(
         ref=VersionRef(version=version, path=str(registered.path), statement_sha256=registered.statement_sha256),
         metrics=measures,
