@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from features.churn import LABEL_DELAY, churn_v1, purchase_outcomes
-from headway.training.definitions import Gate, TrainingJob, XGBoostRecipe
+from headway.training.definitions import Gate, Segment, TrainingJob, XGBoostRecipe
 
 job = TrainingJob(
     use_case="churn",
@@ -21,4 +21,6 @@ job = TrainingJob(
         Gate(metric="brier", ceiling=0.23, margin=0.01),
     ),
     refresh="not_inferior",
+    segments=(Segment(column="purchases__count", bins=(5.0,), minimum=500, margin=0.1),),
+    calibration_error=0.12,
 )
