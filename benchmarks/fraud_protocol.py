@@ -24,6 +24,7 @@ from headway.features.definitions import WindowView
 from headway.features.kernel import matrix, transform
 from headway.features.windows.columns import window_columns
 from headway.features.windows.events import build_events, make_records, scaled
+from headway.training.definitions import XGBoostRecipe
 from headway.training.metrics import Ranking, card_precision
 from headway.training.recipes.xgboost import fit_local
 from training.fraud import job
@@ -103,6 +104,8 @@ def one_draw(seed: int) -> dict[str, tuple[float, ...]]:
         for system, model in _baselines().items()
     }
     ours = our_features(facts, rows)
+    if not isinstance(job.recipe, XGBoostRecipe):
+        raise TypeError(f"{job.use_case} is trained by {type(job.recipe).__name__}")
     booster = fit_local(job.recipe, ours[in_train], label[in_train].astype(np.float32), seed=job.seed)
     measured[OURS] = measure(np.asarray(booster.inplace_predict(ours[in_test])))
     return measured

@@ -64,6 +64,7 @@ def ray_session() -> Iterator[str]:
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "HEADWAY_BACKGROUND_NICENESS": "0",  # here tests wait for what works in the background
         "OMP_NUM_THREADS": "1",
         "POLARS_MAX_THREADS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",

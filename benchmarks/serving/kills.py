@@ -83,9 +83,10 @@ def _record(collector: Collector, what: str, kills: list[Killed]) -> list[int]:
 
 
 def _lives(process: psutil.Process) -> bool:
+    """Whether the process or one of its threads is there: the last one to end closes the sockets."""
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+        return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
+    except psutil.Error:
         return False
 
 

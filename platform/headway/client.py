@@ -9,20 +9,50 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from headway.core.errors import (
+    CapacityError,
     Conflict,
     Forbidden,
     HeadwayError,
     InvalidValue,
     Malformed,
+    NotFound,
     PlatformError,
     QuotaExceeded,
     TooLarge,
     Unauthenticated,
     Unavailable,
+    rebuild,
 )
 
 Token = str | Callable[[], str]
 _TIMEOUT_S = 10.0
+_RETRY_S = 1.0
+"""Where nobody says when to come back."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """One feature's part in a decision."""
+
+    feature: str
+    name: str
+    """In words."""
+    value: float | None
+    withheld: bool
+    contribution: float
+    share: float
+    direction: str
+    """raises | lowers."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """How reasons were found: `base` + contributions + `others` = `margin`."""
+
+    method: str
+    unit: str = ""
+    base: float | None = None
+    others: float | None = None
+    margin: float | None = None
+    why: str = ""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -33,6 +63,10 @@ class Decision(msgspec.Struct, frozen=True):
     label: str
     arm: str
     degraded: list[str] = []
+    reasons: list[Reason] = []
+    """Where they were asked for: what moved the score most, greatest first."""
+    explanation: Explanation | None = None
+    """How the reasons were found, or why there are none."""
 
 
 class Decisions(msgspec.Struct, frozen=True):
@@ -88,7 +122,7 @@ class HttpTransport:
             answer = self._client.request(method, self._base + path, content=body, headers=headers)
         except self._unreachable as error:
             raise Unavailable(
-                f"{self._base} does not answer: {error}", retry_after_s=1.0, hint="headway status"
+                f"{self._base} does not answer: {error}", retry_after_s=_RETRY_S, hint="headway status"
             ) from error
         return answer.status_code, answer.content
 
@@ -192,8 +226,9 @@ class Client(_Caller):
         request_id: str | None = None,
         as_of: str | int | None = None,
         idempotency_key: str | None = None,
+        explain: bool = False,
     ) -> Decisions:
-        """Return one decision per row.
+        """Return one decision per row, with `explain` its reasons too, which cost ten times as much of the limits.
 
         `as_of` (RFC 3339 or UTC microseconds) needs the scope `replay:<use case>`. The same `idempotency_key` and rows
         get the first answer again. Raises the Headway error that the service answered with.
@@ -203,7 +238,8 @@ class Client(_Caller):
             body["id"] = request_id
         if as_of is not None:
             body["as_of"] = as_of
-        content = self._send("POST", "/v1/decisions", msgspec.json.encode(body), idempotency_key)
+        path = "/v1/decisions?explain=true" if explain else "/v1/decisions"
+        content = self._send("POST", path, msgspec.json.encode(body), idempotency_key)
         return msgspec.json.decode(content, type=Decisions)
 
     def outcomes(self, rows: Sequence[Mapping[str, Any]]) -> OutcomeCounts:
@@ -227,27 +263,32 @@ class Client(_Caller):
 
 class _Body(msgspec.Struct):
     error: str = ""
-    code: str = "internal"
+    code: str | None = None
     field: str | None = None
+    retry_after_s: float = _RETRY_S
+
+
+_KINDS: dict[int, type[HeadwayError]] = {
+    400: Malformed,
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    422: InvalidValue,
+    429: QuotaExceeded,
+    503: Unavailable,
+}
 
 
 def error_from(status: int, content: bytes) -> HeadwayError:
-    """Return the error of an answer that is no success."""
+    """Return the error of an answer that is no success, with the code, field and waiting time that it names."""
     try:
         body = msgspec.json.decode(content, type=_Body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         body = _Body(error=f"the service answered {status}: {content[:200].decode(errors='replace')}")
-    if status == 429:
-        return QuotaExceeded(body.error, retry_after_s=1.0)
-    if status == 503:
-        return Unavailable(body.error, retry_after_s=1.0)
-    kinds: dict[int, type[HeadwayError]] = {
-        400: Malformed,
-        401: Unauthenticated,
-        403: Forbidden,
-        409: Conflict,
-        413: TooLarge,
-    }
-    if status == 422:
-        return InvalidValue(body.field or "body", body.error, code=body.code)
-    return kinds.get(status, PlatformError)(body.error, field=body.field)
+    kind = _KINDS.get(status, PlatformError)
+    state: dict[str, object] = {} if body.code is None else {"code": body.code}
+    if issubclass(kind, CapacityError):
+        state["retry_after_s"] = body.retry_after_s
+    return rebuild(kind, body.error, body.field, None, state)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headway.cluster.local.ports import is_free
 from headway.cluster.local.process import ours, survivors
 from tests.acceptance.platform import Platform
+from tests.cluster.local.conftest import left
 
 
 def test_down_leaves_no_process_and_no_port(platform: Platform) -> None:
@@ -17,7 +17,7 @@ def test_down_leaves_no_process_and_no_port(platform: Platform) -> None:
     assert stopped >= len(state.services)
     assert survivors(everything) == []
     assert ours(platform.home) == []
-    assert [name for name, port in state.ports.items() if name != "block" and not is_free(port)] == []
+    assert left(port for name, port in state.ports.items() if name != "block") == []
     assert not Path(state.ray_temp).exists()
     assert not (platform.home / "platform.json").exists()
     assert platform.run("headway", "status").returncode == 1

@@ -23,7 +23,7 @@ def test_serve_run_from_the_projects_root(platform: Platform, authorised: httpx.
     until(replaced, within_s=90, message=f"the replicas were not replaced: {done.stderr}")
     until(
         lambda: authorised.get("/v2/health/ready").status_code == 200,
-        within_s=30,
+        within_s=90,
         message="the new replica is not ready",
     )
     answer = authorised.post("/v1/decisions", json=AS_OF)

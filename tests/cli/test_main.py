@@ -27,6 +27,9 @@ COMMANDS = (
     *(
         "models list",
         "models verify",
+        "models show",
+        "models promote",
+        "models refuse",
         "monitor drift",
         "monitor alarms",
         "render kubernetes",
@@ -66,20 +69,30 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_help_is_quick() -> None:
-    command = [sys.executable, "-m", "headway.cli.main", "--help"]
-    seconds = []
-    for _ in range(3):
+    """By processor time, beside what the library alone takes on this machine."""
+
+    def took(*command: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        subprocess.run([sys.executable, *command], capture_output=True, check=True, timeout=60)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    # processor time, which other programs of the machine hardly touch: 0.22 s measured
-    assert min(seconds) < 0.5
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    pairs = [(took("-m", "headway.cli.main", "--help"), took("-c", "import typer")) for _ in range(3)]
+    ours, library = (min(seconds) for seconds in zip(*pairs, strict=True))
+    assert ours < 4 * library
 
 
 @pytest.mark.parametrize(
     "command",
-    ["train fraud", "deploy fraud", "score fraud", "models list fraud", "monitor drift fraud", "status --shell"],
+    [
+        "train fraud",
+        "deploy fraud",
+        "score fraud",
+        "models list fraud",
+        "models reproduce fraud/1",
+        "monitor drift fraud",
+        "status --shell",
+    ],
 )
 def test_commands_that_need_the_platform_say_so(command: str, tmp_path: Path) -> None:
     error = failure(invoke(*command.split(), home=tmp_path))

@@ -34,7 +34,7 @@ class World:
             SimpleNamespace(
                 audit=self.audit,
                 project=project,
-                settings=None,
+                settings=SimpleNamespace(require_production=False),
                 service=lambda use_case: SimpleNamespace(stored=["filled"]),
                 online=SimpleNamespace(watermark=self.watermarks.get),
             ),

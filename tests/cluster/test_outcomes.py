@@ -39,7 +39,8 @@ from headway.features.streams.parts import Parts
 from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.segment import Limits
 from headway.governance.audit_event import MemoryAudit
-from headway.serving.assembly import Assembly, Drivers
+from headway.serving.assembly import Assembly
+from headway.serving.drivers import Drivers
 from headway.serving.fallback import Rules
 from headway.serving.http import Request
 from headway.serving.objectives import Objectives
@@ -93,7 +94,7 @@ class World:
         """Send bodies to a replica, which writes its spools and goes."""
 
         async def send() -> list[Any]:
-            reader = OnlineReader(fraud_v1, self.url)
+            reader = OnlineReader(fraud_v1, self.url, timeout_s=10.0)
             replica = self.replica(reader)
             answers = []
             for body in bodies:
@@ -140,7 +141,7 @@ class World:
         keys: Columns = {"customer_id": np.zeros(count, np.int64), "terminal_id": np.array(terminals, np.int64)}
 
         async def read() -> dict[str, np.ndarray]:
-            reader = OnlineReader(fraud_v1, self.url)
+            reader = OnlineReader(fraud_v1, self.url, timeout_s=10.0)
             found = (await reader.read(keys, np.full(count, at, np.int64))).columns
             await reader.close()
             return {name: found[name] for name in terminal_risk.features}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +11,7 @@ import pytest
 
 from headway.cluster import stream_status, streams
 from headway.cluster.compose import Installation
-from headway.cluster.stream_parts import source_of, views_of
+from headway.cluster.stream_parts import views_of
 from headway.core import ray_session
 from headway.core.clock import SystemClock
 from headway.core.control import MemoryControlStore
@@ -21,13 +20,14 @@ from headway.core.progress import RecordedProgress
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, Overflow, View
 from headway.features.lake.tables import Location
+from headway.features.named import source_named
 from headway.features.streams import group
 from headway.features.streams.drivers.redis import RedisStream
 from headway.features.streams.group import PartitionGroup
 from headway.governance.audit_event import MemoryAudit
 from tests.features.conftest import lake, online_url, redis_url
 from tests.features.oracle import SOURCE
-from tests.features.streams.world import VIEW, World, message, payments
+from tests.features.streams.world import VIEW, World, message, payments, until
 
 __all__ = ["lake", "online_url", "redis_url"]
 OTHER = dataclasses.replace(SOURCE, name="refunds")
@@ -123,13 +123,6 @@ def run(cluster: Cluster, *names: str, **given: Any) -> list[streams.Running]:
 
 def status(cluster: Cluster, *names: str, sizes: bool = False) -> list[stream_status.SourceStatus]:
     return stream_status.status(cluster.at, ANN, names, sizes=sizes)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_stream_is_started_watched_and_stopped(cluster: Cluster) -> None:
@@ -245,5 +238,5 @@ def test_a_use_case_that_is_broken_stops_the_stream_of_no_other(
 
 
 def test_sources_are_found_by_name(cluster: Cluster) -> None:
-    found: EventSource = source_of(cluster.at.project, "refunds")
+    found: EventSource = source_named(cluster.at.project, "refunds")
     assert found == OTHER

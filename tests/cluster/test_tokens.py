@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from headway.cluster import tokens
-from headway.cluster.tokens import TokenSource
+from headway.cluster.tokens import RegistryTokens, TokenSource
 from headway.core.clock import ManualClock
 from headway.core.errors import ServiceFailed
 from headway.core.settings import Settings
 from headway.core.times import SECOND
+from headway.core.types import Principal
 from headway.governance.claims import MAX_LIFETIME_S
 
 
@@ -65,3 +67,28 @@ def test_a_failed_renewal_is_tried_again(
         with pytest.raises(ServiceFailed):
             token()
     assert token() == "token-2"
+
+
+def test_the_registry_is_called_under_the_name_of_who_acts_with_its_rights_only(
+    settings: Settings, clock: ManualClock, asked: list[dict[str, Any]]
+) -> None:
+    ann = Principal(
+        sub="ann",
+        kind="human",
+        scopes=frozenset({"registry:read", "rollout:fraud"}),
+        purpose="review",
+        expires=clock.now() + SECOND,
+    )
+    robot = replace(ann, sub="robot", kind="workload")
+    tokens_of = RegistryTokens(settings, clock)
+    assert [tokens_of(ann, "read"), tokens_of(robot, "write"), tokens_of(ann, "read")] == [
+        "token-1",
+        "token-2",
+        "token-1",
+    ]
+    assert [(claims["sub"], claims["kind"], claims["scopes"]) for claims in asked] == [
+        ("ann", "human", ["registry:read"]),
+        ("robot", "workload", ["registry:read", "registry:write"]),
+    ]
+    clock.advance((MAX_LIFETIME_S - 60) * SECOND)
+    assert tokens_of(ann, "read") == "token-3"

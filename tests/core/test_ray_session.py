@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from headway.core.errors import ServiceFailed
+from headway.core.errors import InvalidValue, ServiceFailed
 from headway.core.platform_state import BLOCK_SIZE, BLOCK_WORKERS, PORT_NAMES, PlatformState
-from headway.core.ray_session import connect, driver_env, session_env, token_path
+from headway.core.ray_session import (
+    BACKGROUND_NICENESS,
+    NICENESS,
+    connect,
+    driver_env,
+    run_in_background,
+    session_env,
+    token_path,
+)
 from headway.core.settings import Settings
 
 PORTS = {name: 20_000 + index for index, name in enumerate(PORT_NAMES)}
@@ -56,6 +67,26 @@ def test_workers_find_definitions_and_state(
 
 def test_drivers_and_head_agree(settings: Settings, state: PlatformState) -> None:
     assert driver_env(settings, state).items() <= session_env(settings, state).items()
+
+
+@pytest.mark.parametrize(("given", "niceness"), [({}, BACKGROUND_NICENESS), ({NICENESS: "0"}, 0), ({NICENESS: "3"}, 3)])
+def test_background_work_is_as_nice_as_it_is_told_and_sinks_no_further(given: dict[str, str], niceness: int) -> None:
+    script = (
+        "import os; from headway.core.ray_session import run_in_background as run; "
+        "before = os.nice(0); run(); run(); print(before, os.nice(0))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **given}, capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert after == max(before, niceness)
+
+
+def test_a_niceness_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NICENESS, "very")
+    with pytest.raises(InvalidValue, match="'very' is no niceness") as refused:
+        run_in_background()
+    assert refused.value.field == NICENESS
 
 
 def test_connecting_without_a_platform_says_to_start_one(settings: Settings) -> None:

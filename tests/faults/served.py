@@ -32,7 +32,8 @@ from headway.features.online import OnlineReader
 from headway.features.online_store import OnlineStore
 from headway.features.profile import build_profile
 from headway.models.input_schema import InputSchema
-from headway.serving.assembly import Assembly, Drivers
+from headway.serving.assembly import Assembly
+from headway.serving.drivers import Drivers
 from headway.serving.hook import CONNECTION, HotPath, register
 from headway.serving.objectives import Objectives
 from headway.serving.wire import open_lanes
@@ -150,6 +151,7 @@ class Served:
         )
         self._process.start()
         until(lambda: bool(self.shared.port.value))
+        until(lambda: self.raw(body(20.0))[0] == 200)
 
     def fill(self) -> None:
         """Put into the online store what a stream would."""
@@ -165,6 +167,14 @@ class Served:
             store.write(view, sales)
             store.set_watermark(view, now + HOUR)
         store.close()
+
+    def whole(self) -> bool:
+        """Tell whether a request is answered by the model, with nothing degraded."""
+        status, _, said = self.raw(body(20.0))
+        if status != 200:
+            return False
+        (one,) = json.loads(said)["decisions"]
+        return bool(one["arm"] == "champion" and not one["degraded"])
 
     def kill(self) -> None:
         """End it; it must not have ended by itself."""

@@ -150,6 +150,7 @@ def test_the_server_of_topics_and_checkpoints_is_killed(place: Place, topics: Va
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_server_that_stands_still(place: Place, topics: Valkey, features: Valkey, record_property: Record) -> None:
     longest = 0.0
     with Running(place) as running:
@@ -184,6 +185,7 @@ def test_the_processor_is_killed(place: Place, record_property: Record) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_the_processor_is_killed_at_any_instruction(place: Place, record_property: Record) -> None:
     """Processes that kill themselves at a random call of a function; each publication is drained by one that lives."""
     draw, deaths, longest = random.Random(5), 0, 0.0
@@ -238,6 +240,7 @@ def _drain_or_die(place: Place, calls: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_burst_of_ten_times_the_rate_for_a_minute(place: Place, record_property: Record) -> None:
     """A topic that holds 5,000 messages: what is beyond is refused and sent again by its producer."""
     stream = RedisStream(place.stream)

@@ -43,7 +43,8 @@ def test_the_feature_store(fault: str, record_property: Record) -> None:
                 served.fill()
             else:
                 served.features.thaw()
-            wait_s(2.0)
+            until(served.whole)
+            wait_s(1.0)
         during = [got for got in callers.got if began + 1 < got.at < back - 1]
         assert {one["arm"] for got in during for one in got.decisions} == {"rules"}
         waited = sum(got.seconds > BUDGET_S for got in during)
@@ -51,7 +52,7 @@ def test_the_feature_store(fault: str, record_property: Record) -> None:
             record_property, fault=f"the feature store {fault}",
             done=f"for 4 s: the rules answer, p99 {_p99(callers, began, back) * 1e3:.0f} ms; {waited} of "
             f"{len(during)} waited its {BUDGET_S * 1e3:.0f} ms",
-            sent=len(callers.got), failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got), failed=len(callers.let_down), degraded=callers.degraded,
             seconds=callers.whole_again(back), within_s=5.0,
         )  # fmt: skip
 
@@ -65,12 +66,13 @@ def test_the_feature_store_is_slow(record_property: Record) -> None:
             way.delay_s = 0.5
             back = wait_s(4.0)
             way.delay_s = 0.0
-            wait_s(2.0)
+            until(served.whole)
+            wait_s(1.0)
         p99 = _p99(callers, began, back)
         record_served(
             record_property, fault="the feature store is slow",
             done=f"every reply takes 500 ms longer for 4 s; budget {BUDGET_S * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms",
-            sent=len(callers.got), failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got), failed=len(callers.let_down), degraded=callers.degraded,
             seconds=callers.whole_again(back), within_s=5.0,
         )  # fmt: skip
 
@@ -89,12 +91,12 @@ def test_poison_rows_in_batches(record_property: Record) -> None:
             wait_s(4.0)
         arms = [one["arm"] for got in callers.got for one in got.decisions]
         poison = sum(got.degraded for got in callers.got)
-        assert abs(poison - 0.4 * len(arms)) < 3
+        assert abs(poison - 0.4 * len(arms)) < 3 + len(callers.failed)
         assert b"NaN" not in b"".join(got.body for got in callers.got)
         record_served(
             record_property, fault="poison rows in batches",
             done="two amounts of five break the model or make it answer NaN; only these get the rules",
-            sent=len(callers.got), failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got), failed=len(callers.let_down), degraded=callers.degraded,
         )  # fmt: skip
 
 
@@ -124,7 +126,7 @@ def test_bodies_without_end(record_property: Record) -> None:
         record_served(
             record_property, fault="bodies without end",
             done=f"four of 100 MB with a length, four chunked: 413; memory grew by {grown / _MIB:.0f} MiB",
-            sent=len(callers.got) + len(statuses), failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got) + len(statuses), failed=len(callers.let_down), degraded=callers.degraded,
         )  # fmt: skip
 
 
@@ -170,7 +172,7 @@ def test_bad_json(record_property: Record) -> None:
             record_property, fault="bad JSON",
             done=f"{len(_BAD)} bodies on four paths (malformed, deep, duplicate keys, NaN, infinite, too large, other "
             f"types): 400 or 422, {named} name the field", sent=len(callers.got) + 4 * len(_BAD),
-            failed=len(callers.failed) + len(wrong), degraded=callers.degraded,
+            failed=len(callers.let_down) + len(wrong), degraded=callers.degraded,
         )  # fmt: skip
 
 
@@ -193,7 +195,7 @@ def test_slow_clients(record_property: Record) -> None:
         assert set(statuses) == {408}
         record_served(
             record_property, fault="slow clients", done="200 connections send a byte a second: 408 after ten seconds",
-            sent=len(callers.got) + len(slow), failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got) + len(slow), failed=len(callers.let_down), degraded=callers.degraded,
         )  # fmt: skip
 
 
@@ -216,7 +218,7 @@ def test_clients_that_go_away(record_property: Record) -> None:
         record_served(
             record_property, fault="clients that go away",
             done="600 connections closed or reset with a request half sent, or sent and not answered",
-            sent=len(callers.got) + gone, failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got) + gone, failed=len(callers.let_down), degraded=callers.degraded,
         )  # fmt: skip
 
 
@@ -225,8 +227,8 @@ def test_the_control_store(fault: str, record_property: Record) -> None:
     """Decisions go on; outcomes are refused with a time to come back, and taken then."""
     with servers() as served:
         with served.callers() as callers:
-            wait_s(1.0)
-            made = callers.got[0].decisions[0]["decision_id"]
+            until(lambda: any(got.status == 200 for got in callers.got))
+            made = next(got.decisions[0]["decision_id"] for got in callers.got if got.status == 200)
             outcome = {"decision_id": made, "label": 1, "event_time": 1_700_000_000_000_000}
             outcomes = json.dumps({"outcomes": [outcome]})
             (served.control.kill if fault == "is killed" else served.control.freeze)()
@@ -244,7 +246,7 @@ def test_the_control_store(fault: str, record_property: Record) -> None:
         record_served(
             record_property, fault=f"the control store {fault}",
             done=f"decisions go on; {len(posts.got)} posts of outcomes got 503 with Retry-After, the last after "
-            f"{longest:.1f} s", sent=len(callers.got) + len(posts.got), failed=len(callers.failed),
+            f"{longest:.1f} s", sent=len(callers.got) + len(posts.got), failed=len(callers.let_down),
             degraded=callers.degraded, seconds=seconds, within_s=5.0,
         )  # fmt: skip
 
@@ -258,7 +260,8 @@ def test_the_disk_of_a_durable_log_is_full(small: Path, record_property: Record)
                 until(lambda: any(got.status == 503 for got in callers.got))
                 wait_s(2.0)
             back = time.monotonic()
-            wait_s(4.0)
+            until(served.whole)
+            wait_s(1.0)
         refused = [got for got in callers.got if got.status == 503]
         assert all(int(got.headers["retry-after"]) >= 1 for got in refused)
         assert len(refused) == len(callers.failed)
@@ -279,7 +282,7 @@ def test_the_disk_of_a_lossy_log_is_full(small: Path, record_property: Record) -
         record_served(
             record_property, fault="disk full under a lossy decision log",
             done=f"every request is answered; {dropped} rows are counted as dropped", sent=len(callers.got),
-            failed=len(callers.failed), degraded=callers.degraded,
+            failed=len(callers.let_down), degraded=callers.degraded,
         )  # fmt: skip
 
 
@@ -292,12 +295,13 @@ def test_the_clock_jumps(record_property: Record) -> None:
                 wait_s(1.0)
             served.shared.shift.value = 0
             back = wait_s(0.0)
+            until(served.whole)
             wait_s(1.0)
         ids = [one["decision_id"] for got in callers.got for one in got.decisions]
         assert len(set(ids)) == len(ids)
         record_served(
             record_property, fault="the clock jumps",
             done="two hours ahead (features are stale, and marked), then two behind: every decision has its own id",
-            sent=len(callers.got), failed=len(callers.failed), degraded=callers.degraded,
+            sent=len(callers.got), failed=len(callers.let_down), degraded=callers.degraded,
             seconds=callers.whole_again(back), within_s=5.0,
         )  # fmt: skip

@@ -133,7 +133,7 @@ def test_a_replica_stands_still(served: Served, record_property: Record) -> None
     record_served(
         record_property, fault=f"a replica stands still, {served.way}",
         done=f"SIGSTOP for 4 s; {waited} requests waited more than a second for it", sent=len(callers.got),
-        failed=len(callers.failed), degraded=callers.degraded, seconds=seconds, within_s=10.0,
+        failed=len(callers.let_down), degraded=callers.degraded, seconds=seconds, within_s=10.0,
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_slow_heads(served: Served, record_property: Record) -> None:
     record_served(
         record_property, fault=f"slow heads, {served.way}",
         done=f"200 connections send a header a second: 408 after {REQUEST_S} s", sent=len(callers.got) + len(slow),
-        failed=len(callers.failed), degraded=callers.degraded,
+        failed=len(callers.let_down), degraded=callers.degraded,
     )  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def test_a_model_that_is_not_what_was_signed(served: Served, tmp_path: Path, rec
     record_served(
         record_property, fault=f"a wrong model is promoted, {served.way}",
         done=f"{', '.join(tried)}: each refused by both replicas and audited, version 1 serves on",
-        sent=len(callers.got), failed=len(callers.failed), degraded=callers.degraded, seconds=seconds, within_s=5.0,
+        sent=len(callers.got), failed=len(callers.let_down), degraded=callers.degraded, seconds=seconds, within_s=5.0,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from headway.features.online import OnlineReader, OnlineRows
 from headway.features.online_store import OnlineStore
 from headway.features.status import SLACK, Status
 from headway.features.windows import codec
-from headway.features.windows.events import NEVER
+from headway.features.windows.scan import NEVER
 from tests.features.oracle import Event, a_view, endless_view, feature
 from tests.features.samples import read, table
 from tests.features.windows.test_columns import histories

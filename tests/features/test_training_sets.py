@@ -167,6 +167,12 @@ def test_wrong_names_ranges_and_times_are_named(notebook: Notebook) -> None:
         notebook.open(since="2018-02-01", until="2018-02-01")
     with pytest.raises(InvalidValue, match="until: 'soon' is not a time"):
         notebook.open(until="soon")
+    with pytest.raises(InvalidValue, match="as_of: a time outside the years 1 to 9999"):
+        notebook.open(as_of=2**62)
+    with pytest.raises(InvalidValue, match="since: a time outside"):
+        notebook.open(since=-(2**62))
+    with pytest.raises(InvalidValue, match="until: a time outside"):
+        notebook.open(until=2**62)
     with pytest.raises(InvalidValue, match="since: no labelled rows of returns in"):
         notebook.open(since="2017-01-01", until="2017-01-02")
     with pytest.raises(NotFound, match="snapshot"):

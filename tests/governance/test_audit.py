@@ -328,7 +328,7 @@ def test_processes_share_a_writer(folder: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(120)
         assert worker.exitcode == 0
     report = verify_chains(folder)
     assert report.ok

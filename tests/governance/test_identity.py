@@ -186,9 +186,9 @@ def test_rsa_and_eddsa_issuers_are_pinned_too(clock: ManualClock) -> None:
         entry.pop("key_ops", None)
     verifier = TokenVerifier({issuer: {"keys": [entry]} for issuer, entry in jwks.items()}, clock)
     good = jwt.encode(claims(iss="https://rsa"), private, algorithm="RS256", headers={"kid": "r"})
-    assert verifier.verify(good).sub == "ann"
+    assert verifier.verify(good).sub == "https://rsa#ann"  # a subject is unique per issuer only
     good = jwt.encode(claims(iss="https://ed"), eddsa, algorithm="EdDSA", headers={"kid": "e"})
-    assert verifier.verify(good).sub == "ann"
+    assert verifier.verify(good).sub == "https://ed#ann"
     for algorithm in ("PS256", "RS512"):
         other = jwt.encode(claims(iss="https://rsa"), private, algorithm=algorithm, headers={"kid": "r"})
         with pytest.raises(Unauthenticated, match="signs with RS256"):
@@ -196,6 +196,18 @@ def test_rsa_and_eddsa_issuers_are_pinned_too(clock: ManualClock) -> None:
     crossed = jwt.encode(claims(iss="https://rsa"), eddsa, algorithm="EdDSA", headers={"kid": "e"})
     with pytest.raises(Unauthenticated):
         verifier.verify(crossed)
+
+
+def test_a_token_ends_with_its_key(key: IssuerKey, clock: ManualClock) -> None:
+    kept = [{"keys": [key.jwk]}]
+    verifier = TokenVerifier({ISSUER: lambda: kept[-1]}, clock)
+    token = jwt.encode(claims(), key.private, algorithm="ES256", headers={"kid": key.jwk["kid"]})
+    assert verifier.verify(token).sub == "ann"
+    other = {**key.jwk, "kid": "next"}
+    kept.append({"keys": [other]})
+    clock.advance(2_000_000)
+    with pytest.raises(Unauthenticated, match="withdrawn"):
+        verifier.verify(token)
 
 
 def test_unsafe_key_sets_are_refused(key: IssuerKey) -> None:

@@ -23,7 +23,7 @@ def test_making_keys_twice_or_at_once_changes_nothing(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     development_keys(tmp_path, ["contract:sign:risk"])
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert len(before) == 4
+    assert len(before) == 5
 
 
 def test_a_lost_trust_root_is_made_again_and_foreign_keys_stay(tmp_path: Path) -> None:

@@ -1,25 +1,20 @@
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from headway.core.clock import ManualClock
 from headway.core.errors import Conflict, Forbidden, InvalidValue, NotFound, NotSigned, PlatformError, Unauthenticated
-from headway.core.settings import Settings, load_settings
+from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.governance.audit import MemoryAudit
 from headway.governance.keys import MODEL_SIGN, signer_for
 from headway.governance.registered_version import RegisteredVersion
-from headway.governance.registry import Registry, registry_from
+from headway.governance.registry import Registry
 from headway.governance.signing import TrustRoot
 from headway.governance.statement import sign_version, verify_version
 from tests.governance.conftest import NOW
@@ -47,7 +42,7 @@ def registry(stored: Path, audit: MemoryAudit, clock: ManualClock) -> Registry:
 
 @pytest.fixture
 def writer(person: Person) -> Principal:
-    return person("registry:read", "registry:write")
+    return replace(person("registry:read", "registry:write"), kind="ci")
 
 
 @pytest.fixture
@@ -116,10 +111,17 @@ def test_a_version_that_failed_stays_visible_and_serves_nobody(
             refused()
 
 
-def test_a_version_is_filled_once(
-    registry: Registry, registered: Callable[[str], RegisteredVersion], version: Path, writer: Principal
+def test_a_version_is_filled_once_and_again_only_with_the_same(
+    registry: Registry,
+    registered: Callable[[str], RegisteredVersion],
+    version: Path,
+    fields: dict[str, Any],
+    settings: Settings,
+    writer: Principal,
 ) -> None:
-    registered("once")
+    made = registered("once")
+    assert registry.finish("once", "1", version, principal=writer, **VALUES) == made
+    sign_version(version, {**fields, "name": "once", "version": "2"}, signer_for(settings, MODEL_SIGN))
     with pytest.raises(Conflict, match="never filled twice"):
         registry.finish("once", "1", version, principal=writer, **VALUES)
 
@@ -194,7 +196,9 @@ def test_rights_are_asked_first_and_refusals_are_audited(
         registry.alias("rights", "champion", "1", reader)
     with pytest.raises(Forbidden, match="registry:read"):
         registry.resolve("rights", "1", person())
-    assert [event.outcome for event in audit.events] == ["denied"] * 3
+    with pytest.raises(Forbidden, match="only ci and workload"):
+        registry.reserve("rights", person("registry:read", "registry:write"))
+    assert [event.outcome for event in audit.events] == ["denied"] * 4
     with pytest.raises(Unauthenticated):
         registry.reserve("rights", person("registry:write", expires=NOW))
     assert registry.versions("rights", writer) == []
@@ -208,74 +212,3 @@ def test_names_aliases_and_environments_are_checked(registry: Registry, writer: 
         registry.alias("checked", "best", "1", writer)
     with pytest.raises(InvalidValue, match="environment"):
         registry.move("checked", "1", "test", writer)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow as the platform runs it: one process, artefacts behind HTTP."""
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{folder}/mlflow.db",
-        "_MLFLOW_SERVER_REGISTRY_STORE": f"sqlite:///{folder}/mlflow.db",
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": (folder / "artifacts").as_uri(),
-        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": os.urandom(16).hex(),
-    }
-    application = ["uvicorn", "mlflow.server.fastapi_app:app", "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *application, "--log-level", "warning"],
-            env=environment, stdout=log, stderr=log, cwd=folder,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            try:
-                if httpx.get(f"{url}/api/2.0/mlflow/experiments/search?max_results=1", timeout=30).is_success:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.3)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def test_a_served_registry_fetches_files_that_verify(
-    server: str,
-    settings: Settings,
-    version: Path,
-    fields: dict[str, Any],
-    writer: Principal,
-    trust: TrustRoot,
-    clock: ManualClock,
-    audit: MemoryAudit,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    registry = registry_from(load_settings(home=settings.home, mlflow_uri=server), audit, clock)
-
-    def sign(run_id: str, number: str) -> None:
-        sign_version(version, {**fields, "version": number, "run_id": run_id}, signer_for(settings, MODEL_SIGN))
-
-    found = registry.register("fraud", version, principal=writer, sign=sign, **VALUES)
-    assert found.path == settings.home / "models" / "fraud" / "1"
-    verify_version(found.path, trust, name="fraud", version="1", clock=clock)
-    registry.alias("fraud", "champion", "1", writer)
-    assert registry.resolve("fraud", "champion", writer).path == found.path
-    with pytest.raises(NotFound):
-        registry.resolve("fraud", "previous", writer)
-    with pytest.raises(NotFound):
-        registry.resolve("churn", "1", writer)
-    with pytest.raises(PlatformError, match="no folder"):
-        Registry(server, audit, clock).resolve("fraud", "champion", writer)
-    assert capsys.readouterr() == ("", "")

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import xgboost
 
 from headway.core.errors import Tampered
 from headway.models.validation import parse_model_json
@@ -58,6 +60,41 @@ def test_a_broken_structure_is_refused(
     model: dict[str, Any], change: Callable[[dict[str, Any]], object], says: str
 ) -> None:
     broken = copy.deepcopy(model)
+    change(broken)
+    with pytest.raises(Tampered, match=says):
+        parse_model_json(json.dumps(broken).encode())
+
+
+@pytest.fixture(scope="module")
+def categorical() -> dict[str, Any]:
+    matrix = make_matrix(500)
+    matrix[:, 0] = np.random.default_rng(1).integers(0, 20, len(matrix))
+    label = matrix[:, 0] % 3 == 0
+    data = xgboost.QuantileDMatrix(matrix, label=label, feature_types=["c", "q", "q", "q"], enable_categorical=True)
+    return dict(json.loads(xgboost.train({"objective": "binary:logistic"}, data, 3).save_raw("json")))
+
+
+def test_sound_categories_are_accepted(categorical: dict[str, Any]) -> None:
+    assert trees(parse_model_json(json.dumps(categorical).encode()))[1]["categories"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (put("categories", 0, 1 << 30), "a category is outside"),
+        (put("categories", 0, -1), "a category is outside"),
+        (put("categories_segments", 0, 5), "segments"),
+        (put("categories_sizes", 0, 1_000_000), "segments"),
+        (put("categories_nodes", 0, 1_000_000), "categorical nodes"),
+        (put("split_type", 0, 0), "categorical nodes"),
+        (lambda model: trees(model)[1].pop("categories_sizes"), "not an XGBoost model"),
+    ],
+)
+def test_broken_categories_are_refused(
+    categorical: dict[str, Any], change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    broken = copy.deepcopy(categorical)
+    assert trees(broken)[1]["split_type"][0] == 1
     change(broken)
     with pytest.raises(Tampered, match=says):
         parse_model_json(json.dumps(broken).encode())

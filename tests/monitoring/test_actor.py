@@ -40,11 +40,11 @@ def build(use_case: str, *, url: str, audit: str) -> MonitorParts:
         ports=Acts(store).ports(),
         audit=AuditLog(Path(audit), "monitor", SystemClock()),
         clock=SystemClock(),
-        lease=2 * SECOND,
+        lease=10 * SECOND,
     )
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "timed out"

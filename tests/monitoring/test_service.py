@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -12,11 +12,11 @@ import pytest
 
 from headway.core.control import ControlStore, MemoryControlStore, Record
 from headway.core.errors import Conflict, GateFailed, Tampered, Unavailable
+from headway.core.lease import DURATION, LeaseLost
 from headway.core.routing import promote, read_routing
 from headway.core.times import HOUR
 from headway.governance.audit_event import AuditEvent, MemoryAudit
 from headway.monitoring.acts import Act, Continue
-from headway.monitoring.lease import DURATION, LeaseLost
 from headway.monitoring.loop import Phase
 from headway.monitoring.service import MonitorService
 from headway.monitoring.state import read_state
@@ -216,9 +216,6 @@ class MortalStore:
         version = self._mortal(lambda: self._inner.put(key, value, expected=expected))
         assert isinstance(version, int)
         return version
-
-    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
-        return self._inner.add_once(key, members, expire_s=expire_s)
 
 
 class MortalAudit(MemoryAudit):

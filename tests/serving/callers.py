@@ -16,6 +16,7 @@ import aiohttp
 
 NO_ANSWER = 0
 SHED = (429, 503)
+_LATE = (b"the deadline passed", b"overloaded: about")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Got:
         """Whether the machine was too slow for the contract's deadline, and said so."""
         return (
             self.status == 503
-            and b"the deadline passed" in self.body
+            and any(reason in self.body for reason in _LATE)
             and "retry-after" in {name.lower() for name in self.headers}
         )
 
@@ -51,8 +52,8 @@ class Got:
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
-        """The decisions of a whole answer."""
-        found: list[dict[str, Any]] = json.loads(self.body)["decisions"]
+        """The decisions of a whole answer; none where it was refused."""
+        found: list[dict[str, Any]] = json.loads(self.body)["decisions"] if self.status == 200 else []
         return found
 
 
@@ -95,6 +96,12 @@ class Callers:
     def lost(self) -> list[Got]:
         """Those of them who were not merely late: what a small machine does that starts replicas meanwhile."""
         return [got for got in self.failed if not got.late]
+
+    @property
+    def let_down(self) -> list[Got]:
+        """Those who were lost, and the late ones too where they are more than half: a machine is not all that slow."""
+        late = len(self.failed) - len(self.lost)
+        return self.lost if late <= len(self.got) // 2 else self.failed
 
     @property
     def degraded(self) -> int:

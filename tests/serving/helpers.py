@@ -23,6 +23,7 @@ from headway.serving import hook, wire
 from headway.serving.admission import AdmissionLimits
 from headway.serving.batching import Batcher
 from headway.serving.decision_ids import DecisionIds
+from headway.serving.explaining import Explaining
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.grpc.servicer import InferenceServicer
@@ -173,6 +174,7 @@ class Toy:
         store: OnlineReader | None = None,
         answers: SharedAnswers | None = None,
         tracer: Tracer | None = None,
+        explaining: Callable[[Toy], Explaining] | None = None,
         **changes: Any,
     ) -> None:
         self.clock = clock or SystemClock()
@@ -220,6 +222,7 @@ class Toy:
             breakers=self.scorer.breakers,
             meter=self.meter,
             tracer=tracer,
+            explaining=explaining(self) if explaining else None,
         )
         self.gateway = Gateway(self.service)
         self.inference = InferenceServicer("toy", schema, self.service)
@@ -232,6 +235,7 @@ class Toy:
         *,
         token: str | None = "alice",
         headers: dict[str, str] | None = None,
+        query: str = "",
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one request through the ASGI gateway."""
         parts = [body] if isinstance(body, bytes) else list(body)
@@ -240,6 +244,7 @@ class Toy:
             raw.append((b"authorization", f"Bearer {token}".encode()))
         scope = {
             "type": "http", "method": method, "path": f"/toy{path}", "root_path": "/toy", "headers": raw,
+            "query_string": query.encode(),
         }  # fmt: skip
         sent: list[Any] = []
         waiting = list(enumerate(parts))

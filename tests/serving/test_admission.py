@@ -111,7 +111,7 @@ def test_the_shed_are_asked_back_one_after_the_other_as_fast_as_rows_are_served(
     waits = []
     for _ in range(5_000):
         with pytest.raises(Unavailable) as caught:
-            admission.admit("a", 2, BUSY, left_s=5)
+            admission.admit("b", 2, BUSY, left_s=5)
         waits.append(caught.value.retry_after_s)
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(0.98)
@@ -119,7 +119,7 @@ def test_the_shed_are_asked_back_one_after_the_other_as_fast_as_rows_are_served(
     assert all(later - sooner == pytest.approx(0.002) for sooner, later in pairwise(waits))
     for _ in range(50_000):
         with pytest.raises(Unavailable) as caught:
-            admission.admit("a", 2, BUSY, left_s=5)
+            admission.admit("b", 2, BUSY, left_s=5)
     assert caught.value.retry_after_s == 30.0
 
 
@@ -225,3 +225,14 @@ def test_only_what_is_shed_above_the_ceiling_is_excused() -> None:
         with pytest.raises(Unavailable):
             admission.admit("a", 10, BUSY, left_s=0.05)
     assert (admission.shed, admission.shed_above) == (4, 3)
+
+
+def test_the_price_of_reasons_is_the_clients_and_no_load() -> None:
+    admission = Admission(limits(rate=10, burst=100), ManualClock())
+    assert admission.admit("ann", 4, EMPTY, left_s=1, extra=36) is Verdict.SCORE
+    with pytest.raises(TooLarge, match="11 rows, counted as 110 with their reasons"):
+        admission.admit("ann", 11, EMPTY, left_s=1, extra=99)
+    with pytest.raises(QuotaExceeded):
+        admission.admit("ann", 7, EMPTY, left_s=1, extra=63)
+    assert admission.admit("ann", 6, EMPTY, left_s=1, extra=54) is Verdict.SCORE
+    assert admission.admit("bob", 10, EMPTY, left_s=1, extra=90) is Verdict.SCORE

@@ -41,7 +41,7 @@ scaling = {
     "policy": {
         "policy_function": "headway.serving.autoscaling:DemandPolicy",
         # a busy machine gives a replica little of a core: the numbers are small, the way is the same
-        "policy_kwargs": {"queue_rows": 45.0, "target_busy": 0.2, "calm_s": 5.0, "reversal_s": 5.0, "idle_s": 10.0},
+        "policy_kwargs": {"queue_rows": 45.0, "target_busy": 0.2, "calm_s": 5.0, "reversal_s": 5.0, "idle_s": 30.0},
     },
 }
 serve.run(application(use_case, autoscaling_config=scaling), name=use_case, route_prefix=f"/{use_case}")

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.core.clock import ManualClock, SystemClock
+from headway.core.clock import ManualClock
 from headway.core.errors import Unavailable
 from headway.serving.batching import Batcher
 from headway.serving.priority import Priority
 from tests.serving.helpers import run
 from tests.serving.test_batching import Item
+from tests.serving.virtual_time import VirtualLoop, run_virtual
 
 POISON = 666
 
@@ -141,12 +142,14 @@ def test_one_poison_call_costs_few_executions_wherever_it_is(count: int) -> None
 def test_what_expires_while_the_executor_is_busy_is_answered_then() -> None:
     """Both the call that waits and the one that runs; the executor goes on only after they were answered."""
 
+    loop = VirtualLoop()
+
     async def work() -> None:
-        executor, clock = Bent(), SystemClock()
-        b: Batcher[Item, int] = Batcher(executor, max_rows=1, clock=clock)
-        runs = b.submit(Item(1, deadline=clock.monotonic() + 0.05))
+        executor = Bent()
+        b: Batcher[Item, int] = Batcher(executor, max_rows=1, clock=loop)
+        runs = b.submit(Item(1, deadline=loop.monotonic() + 0.05))
         await asyncio.sleep(0)
-        waits = b.submit(Item(2, deadline=clock.monotonic() + 0.02))
+        waits = b.submit(Item(2, deadline=loop.monotonic() + 0.02))
         patient = b.submit(Item(3))
         for late in (waits, runs):
             with pytest.raises(Unavailable, match="deadline"):
@@ -156,7 +159,7 @@ def test_what_expires_while_the_executor_is_busy_is_answered_then() -> None:
         executor.finish("ok")
         assert await patient == 3
 
-    run(work())
+    run_virtual(work(), loop)
 
 
 def test_a_task_cancelled_before_its_first_step_leaves_nobody_waiting() -> None:

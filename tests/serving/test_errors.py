@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import logging
+
 import grpc
 import pytest
 
 from headway.core import errors
 from headway.core.errors import HeadwayError
-from headway.serving.errors import grpc_status, status_of
+from headway.serving.errors import grpc_status, log_unexpected, own, status_of
 
 ERRORS: list[tuple[HeadwayError, int, str]] = [
     (errors.TooLarge("much", field="rows"), 413, "INVALID_ARGUMENT"),
@@ -53,3 +55,22 @@ def test_a_text_of_any_length_fits_the_trailers_and_odd_fields_stay_out_of_the_m
     status = grpc_status(errors.InvalidValue("inputs[ä\n].name", "ä" * 100_000))
     assert len(status.details.encode()) <= 1_000
     assert dict(status.trailing) == {"error-code": "invalid_value"}
+
+
+def test_the_log_says_kind_and_place_of_the_unexpected_and_nothing_of_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def breaks() -> None:
+        raise ValueError("a customer's name\n2026 ERROR root: forged")
+
+    log = logging.getLogger("headway.test")
+    try:
+        breaks()
+    except ValueError as error:
+        log_unexpected(log, error, "r1")
+        log_unexpected(log, own(error), "r2")  # as a batch hands it to each of its callers
+    log_unexpected(log, errors.Malformed("expected"), "r3")
+    said = caplog.text
+    assert said.count("ValueError") == said.count("in breaks") == 2
+    assert "r1" in said and "r2" in said and "r3" not in said
+    assert "customer" not in said and "forged" not in said

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from headway.core.errors import HeadwayError, InvalidValue, Malformed, TooLarge
-from headway.serving.event_bodies import MAX_EVENTS, require_unique_members, split
+from headway.serving.event_bodies import MAX_EVENT, MAX_EVENTS, require_unique_members, split
 
 JSON, LINES = "application/json", "application/x-ndjson"
 A, B = b'{"id": 1, "event_time": 5}', b'{"id": 2}'
@@ -54,3 +54,12 @@ def test_a_member_that_stands_twice_is_named() -> None:
     with pytest.raises(Malformed) as caught:
         require_unique_members([A, b'{"id": 1, "amount": 1, "amount": 2}'])
     assert caught.value.field == "events[1].amount"
+
+
+@pytest.mark.parametrize(("body", "content_type"), [(b"%b", JSON), (b'{"events": [%b]}', JSON), (b"%b\n", LINES)])
+def test_an_event_has_a_bounded_size(body: bytes, content_type: str) -> None:
+    most = b'{"id": 1, "text": "%b"}' % (b"x" * (MAX_EVENT - 21))
+    assert len(split(body % most, content_type)) == 1
+    with pytest.raises(TooLarge) as caught:
+        split(body % most.replace(b"1", b"10"), content_type)
+    assert caught.value.field == "events[0]"

@@ -213,25 +213,47 @@ def test_outcomes_above_the_rate_are_429_before_any_work(tmp_path: Path) -> None
     toy = Toy(tmp_path, rate=1.0, burst=4)  # 20 outcomes at once
 
     async def work(t: Toy) -> list[Any]:
-        answers = [await t.http("POST", "/v1/outcomes", outcomes(10)) for _ in range(2)]
+        answers = [await t.http("POST", "/v1/outcomes", outcomes(count)) for count in (21, 10, 10)]
         t.outcomes.take = None  # type: ignore[assignment,method-assign]  # must not be called
         answers.append(await t.http("POST", "/v1/outcomes", outcomes(10)))
-        answers.append(await t.http("POST", "/v1/outcomes", outcomes(21)))
+        # nothing is read of who has no credit
+        answers.append(await t.http("POST", "/v1/outcomes", b"no JSON"))
         # decisions have an account of their own
         answers.append(await t.http("POST", "/v1/decisions", BODY))
         return answers
 
     answers = toy.call(work)
-    assert [answer[0] for answer in answers] == [200, 200, 429, 413, 200]
-    assert int(answers[2][1]["retry-after"]) >= 1
+    assert [answer[0] for answer in answers] == [413, 200, 200, 429, 429, 200]
+    assert int(answers[3][1]["retry-after"]) >= 1
 
 
-def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path) -> None:
+def test_bodies_that_cannot_be_used_are_charged_by_their_size(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, rate=0.001, burst=100)
+    useless = b'{"rows": [' + b"{}, " * 16_000 + b"{}]}"  # 64 kB: 16 rows
+
+    async def work(t: Toy) -> list[int]:
+        statuses = [(await t.http("POST", "/v1/decisions", useless))[0] for _ in range(8)]
+        return [*statuses, (await t.http("POST", "/v1/decisions", BODY))[0]]
+
+    assert toy.call(work) == [422] * 7 + [429] * 2
+
+
+def test_a_row_in_a_large_body_counts_by_the_bytes(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, rate=0.001, burst=10)
+
+    async def work(t: Toy) -> list[int]:
+        return [(await t.http("POST", "/v1/decisions", BODY + b" " * 20_000))[0] for _ in range(4)]
+
+    assert toy.call(work) == [200, 200, 429, 429]
+
+
+def test_the_backlog_of_outcomes_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_OUTCOMES_S", 60.0)
     toy, go = Toy(tmp_path, max_queued_rows=100), threading.Event()
     take = toy.outcomes.take
 
     def slow(*arguments: Any, **named: Any) -> Any:
-        assert go.wait(10)
+        assert go.wait(60)
         return take(*arguments, **named)
 
     toy.outcomes.take = slow  # type: ignore[method-assign]  # the control store hangs
@@ -265,8 +287,6 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
 def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "BODY_S", 0.3)
-
     async def work(toy: Toy) -> None:
         async with listening(toy.gateway, "/toy") as port:
             # refused before its short body came; the connection serves the next request
@@ -280,6 +300,7 @@ def test_on_a_real_connection_strangers_and_the_slow_are_answered_and_the_others
             writer.write(request(b"alice", len(BODY)) + BODY)
             assert b" 200 " in await answer(reader)
             # a body that stops half-way
+            monkeypatch.setattr(gateway, "BODY_S", 0.3)
             writer.write(request(b"alice", len(BODY)) + BODY[:20])
             assert b" 408 " in await answer(reader)
             assert await reader.read() == b""
@@ -309,13 +330,14 @@ def test_outcomes_that_are_not_kept_in_time_are_503(tmp_path: Path, monkeypatch:
     take = toy.outcomes.take
 
     def slow(*arguments: Any, **named: Any) -> Any:
-        assert go.wait(10)
+        assert go.wait(60)
         return take(*arguments, **named)
 
     toy.outcomes.take = slow  # type: ignore[method-assign]  # the control store stands still
 
     async def work(t: Toy) -> list[Any]:
         answers = await asyncio.gather(*(t.http("POST", "/v1/outcomes", outcomes(1)) for _ in range(20)))
+        monkeypatch.setattr(service, "_OUTCOMES_S", 60.0)
         go.set()
         return [*answers, await t.http("POST", "/v1/outcomes", outcomes(1))]
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -173,10 +174,11 @@ def test_decisions_reach_the_log(served: Served) -> None:
         made = {d.decision_id for d in client.decide(platform.stage.rows[:20]).decisions}
     folder, lake = decisions_folder(platform.settings.home, USE_CASE), Lake()
     clock = SystemClock()
-    end = clock.monotonic() + 30
+    end = clock.monotonic() + 90
     found: set[str] = set()
     while not made <= found:
         assert clock.monotonic() < end, "the decisions did not reach the spool"
+        time.sleep(0.1)
         drain(folder, f"decisions.{USE_CASE}", lake)
         found = {i for table in lake.batches.values() for i in table["decision_id"].to_pylist()}
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +15,16 @@ import pytest
 from headway.core.clock import SystemClock
 from headway.core.control import MemoryControlStore
 from headway.core.counts import MemoryCountsChannel
-from headway.core.errors import Tampered, Unavailable
+from headway.core.errors import ServiceFailed, Tampered, Unavailable
 from headway.core.routing import VersionRef
 from headway.governance.statement import sign_version, verify_version
 from headway.models.artefact import Artefact, load_artefact
 from headway.models.backends.xgboost import XGBoostBackend
 from headway.models.warmup import Warmup
 from headway.serving import metrics as m
-from headway.serving.assembly import Assembly, Drivers
+from headway.serving import readiness
+from headway.serving.assembly import Assembly
+from headway.serving.drivers import Drivers
 from headway.serving.http import Request
 from headway.serving.objectives import Objectives
 from tests.features.streams.world import until
@@ -106,6 +109,26 @@ def test_a_background_task_that_ended_is_told(tmp_path: Path) -> None:
     assert (status, body["parts"]["background"]) == (503, "a background task ended")
 
 
+@pytest.mark.parametrize("log", ["decisions", "outcomes"])
+def test_a_log_whose_thread_ended_fails_the_health_check(
+    tmp_path: Path, log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    spool: Any = world.assembly.recorder.spool if log == "decisions" else world.assembly.outcomes._spool
+
+    async def work() -> tuple[int, dict[str, Any]]:
+        world.assembly.require_alive()
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "_thread", threading.Thread())
+            with pytest.raises(ServiceFailed, match="thread of a log"):
+                world.assembly.require_alive()
+            return await world.asked()
+
+    _, body = world.during(work)
+    assert body["parts"]["decision_log"] == ("its thread ended" if log == "decisions" else "ok")
+    world.assembly.require_alive()  # closed on purpose
+
+
 def test_a_full_durable_log_is_not_ready_and_a_lossy_one_counts(tmp_path: Path) -> None:
     world = World(tmp_path)
     spool = world.assembly.recorder.spool
@@ -143,6 +166,21 @@ def test_without_the_online_store_it_is_ready_only_where_the_contract_falls_back
     assert (away[0] == 200) is ready
     assert "secret" not in str(away[1]["parts"])
     assert back[0] == 200
+
+
+def test_looking_at_the_store_outlives_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LOOK_S", 0.01)
+    world = World(tmp_path)
+    world.reader.failure = ValueError("a reply that nobody expected")
+    looks = world.reader.batches
+
+    async def work() -> tuple[int, dict[str, Any]]:
+        await asyncio.get_running_loop().run_in_executor(None, until, lambda: len(looks) > 3)
+        assert not world.assembly._features.reachable
+        world.assembly.require_alive()
+        return await world.asked()
+
+    assert world.during(work)[1]["parts"]["background"] == "ok"
 
 
 def test_liveness_is_another_question(tmp_path: Path) -> None:
@@ -237,7 +275,7 @@ def test_a_version_whose_outputs_differ_never_becomes_ready(tmp_path: Path, made
 
     none, bad, good = world.during(work, champion=None)
     assert [answer[0] for answer in (none, bad, good)] == [503, 503, 200]
-    assert bad[1]["error"].startswith("warm-up row 63")
+    assert bad[1]["error"] == "the routed version, or the record of it, cannot be used"  # strangers may ask
     fresh = World(tmp_path / "again")
     fresh.assembly.host._load = real
     with pytest.raises(Tampered, match="warm-up row 63"):

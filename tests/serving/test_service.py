@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headway.core.clock import ManualClock
 from headway.core.errors import Unavailable
 from tests.serving.helpers import NOW, Toy
 
@@ -155,7 +156,7 @@ def test_a_score_that_is_no_number_is_never_answered(tmp_path: Path) -> None:
 
 
 def test_unreachable_features_are_answered_by_rules_and_the_breaker_opens(tmp_path: Path) -> None:
-    toy = Toy(tmp_path)
+    toy = Toy(tmp_path, clock=ManualClock(NOW))
     toy.reader.failure = Unavailable("gone", retry_after_s=1)
 
     async def work(t: Toy) -> list[Any]:

@@ -10,6 +10,7 @@ import pytest
 from headway.core.clock import Clock, ManualClock, SystemClock
 from headway.core.errors import Conflict, Unavailable
 from headway.features.link import RedisLink
+from headway.serving import shared_answers as module
 from headway.serving.breaker import State
 from headway.serving.http import Response
 from headway.serving.shared_answers import AnswerStore, Claim, MemoryAnswerStore, RedisAnswerStore, SharedAnswers
@@ -55,11 +56,14 @@ async def conforms(first: SharedAnswers, second: SharedAnswers) -> None:
 
 
 def test_in_memory() -> None:
-    store = MemoryAnswerStore(SystemClock())
-    run(conforms(answers(store), answers(store)))
+    loop = VirtualLoop()
+    store = MemoryAnswerStore(loop)
+    run_virtual(conforms(answers(store, loop), answers(store, loop)), loop)
 
 
-def test_on_a_server() -> None:
+def test_on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CLAIM_S", 3.0)  # a claim must outlast a stall of the machine
+
     async def work() -> None:
         with serving() as server:
             links = [RedisLink(server.url) for _ in range(2)]
@@ -140,7 +144,9 @@ def test_a_store_is_not_filled_beyond_its_room() -> None:
     run(work())
 
 
-def test_two_services_decide_once(tmp_path: Path) -> None:
+def test_two_services_decide_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CLAIM_S", 30.0)
+
     async def work() -> None:
         store = MemoryAnswerStore(SystemClock())
         toys = [Toy(tmp_path / name, answers=answers(store)) for name in "ab"]

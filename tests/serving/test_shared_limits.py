@@ -157,7 +157,7 @@ def test_a_client_that_pays_is_forgotten() -> None:
 def test_the_script_keeps_the_same_books(tmp_path: object) -> None:
     async def work() -> None:
         with serving() as server:
-            link = RedisLink(server.url)
+            link = RedisLink(server.url, timeout_s=10.0)
             first, second = RedisLimitStore(link, "toy", "r1"), RedisLimitStore(link, "toy", "r2")
             assert (await first.exchange(["a", "b"], [1000.0, 0.0])).seconds == [pytest.approx(1000, abs=5), 0]
             ahead = await second.exchange(["b", "a", "c"], [5000.0, 500.0, 0.0])
@@ -175,7 +175,7 @@ def test_two_replicas_on_a_server_that_dies_and_comes_back() -> None:
     async def work() -> None:
         clock = SystemClock()
         with serving() as server:
-            links = [RedisLink(server.url, timeout_s=0.25) for _ in range(2)]
+            links = [RedisLink(server.url, timeout_s=10.0) for _ in range(2)]
             limiters = [Gcra(rate=1.0, burst=100.0) for _ in links]
             replicas = [
                 SharedLimits({"d:": limiter}, RedisLimitStore(link, "toy", f"r{index}"), clock)
@@ -185,16 +185,16 @@ def test_two_replicas_on_a_server_that_dies_and_comes_back() -> None:
             assert not limiters[0].take("a", 100, clock.monotonic())
             # what one let through, the other hears of; it asks about a client from its first row on
             assert not limiters[1].take("a", 1, clock.monotonic())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not limiters[1].take("a", 1, clock.monotonic()):
                     await asyncio.sleep(0.01)
             assert len(limiters[1].cells) == 1
             server.kill()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while not all(replica.alone for replica in replicas):
                     await asyncio.sleep(0.02)
             server.start()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while any(replica.alone for replica in replicas):
                     await asyncio.sleep(0.02)
             assert not any(task.done() for task in tasks)
@@ -204,4 +204,4 @@ def test_two_replicas_on_a_server_that_dies_and_comes_back() -> None:
             for link in links:
                 await link.close()
 
-    run(work(), 60)
+    run(work(), 240)

@@ -20,7 +20,7 @@ from tests.serving.test_admission import EMPTY
 def test_replicas_learn_of_each_other_and_forget_who_left() -> None:
     async def work() -> None:
         with serving() as server:
-            clock, link = ManualClock(), RedisLink(server.url)
+            clock, link = ManualClock(), RedisLink(server.url, timeout_s=10.0)
             admissions = [Admission(terms(rate=1.0, burst=100.0).admission, clock) for _ in range(2)]
             replicas = [
                 Sharing(

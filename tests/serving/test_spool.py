@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from headway.core.errors import Unavailable
+from headway.core.errors import PlatformError, Unavailable
 from headway.serving import spool as module
 from headway.serving.drain import drain, read_prefix
 from headway.serving.spool import Spool
@@ -38,7 +39,7 @@ class Lake:
         return sorted(n for data in self.batches.values() for n in data["n"].to_pylist())
 
 
-def until(condition: object, seconds: float = 5.0) -> None:
+def until(condition: object, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]  # a lambda
         assert time.monotonic() < end, "did not happen in time"
@@ -153,3 +154,73 @@ def test_waiting_for_a_disk_that_refuses_ends_and_the_rows_follow_later(
     lake = Lake()
     assert drain(tmp_path, "t", lake) == 2
     assert lake.values() == [1, 2]
+
+
+def picky(items: list[list[int]]) -> pa.RecordBatch:
+    """Refuse 13 as Arrow refuses a lone surrogate, 7 as it refuses another type, -1 as it does without memory."""
+    for item in items:
+        if 13 in item:
+            pa.array(["\ud800"], pa.string())
+        if 7 in item:
+            pa.array(["x"], pa.int64())
+        if -1 in item:
+            raise pa.ArrowMemoryError("malloc of size 1 failed")
+    return build(items)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_an_item_that_cannot_be_written_is_left_out_alone(
+    tmp_path: Path, durable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path, "w", SCHEMA, picky, durable=durable)
+    for item in ([1], [13, 2, 3], [4], [7], [5]):
+        spool.add(item, len(item))
+    until(lambda: spool.waiting == 0, 60.0)
+    spool.add([6], 1)
+    spool.add([13], 1)  # alone in its round, or not
+    until(lambda: spool.waiting == 0, 60.0)
+    assert spool.alive
+    assert (spool.written, spool.dropped) == (4, 5)
+    spool.close()
+    assert spool.alive, "closed on purpose"
+    lake = Lake()
+    drain(tmp_path, "t", lake)
+    assert lake.values() == [1, 4, 5, 6]
+    assert "leaves out 3 rows: UnicodeEncodeError" in caplog.text
+    assert "leaves out 1 rows: ArrowInvalid" in caplog.text
+
+
+def test_who_waits_is_told_that_its_rows_cannot_be_written(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "w", SCHEMA, picky, durable=True)
+    with pytest.raises(PlatformError, match="cannot be written: UnicodeEncodeError"):
+        spool.add_and_sync([13], 1)
+    spool.add_and_sync([1], 1)
+    spool.close()
+
+
+def test_rows_that_found_no_memory_are_written_later(tmp_path: Path) -> None:
+    short = [True]
+
+    def built(items: list[list[int]]) -> pa.RecordBatch:
+        return picky([*items, [-1]] if short else items)
+
+    spool = Spool(tmp_path, "w", SCHEMA, built, durable=True)
+    spool.add([1], 1)
+    spool.add([2], 1)
+    until(lambda: spool.error is not None, 60.0)
+    assert (spool.written, spool.dropped) == (0, 0)
+    short.clear()
+    until(lambda: spool.written == 2, 60.0)
+    spool.close()
+    lake = Lake()
+    drain(tmp_path, "t", lake)
+    assert lake.values() == [1, 2]
+
+
+def test_a_dead_thread_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, "w", SCHEMA, build, durable=True)
+    assert spool.problem() is None
+    monkeypatch.setattr(spool, "_thread", threading.Thread())
+    assert (spool.alive, spool.problem()) == (False, "its thread ended")
+    monkeypatch.undo()
+    spool.close()

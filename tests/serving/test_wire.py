@@ -131,6 +131,13 @@ def test_both_ways_give_the_same_answer(tmp_path: Path, taken: list[str], sent: 
     assert len(taken) == 1, "one of the two took the lane"
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_an_empty_request_id_is_none(tmp_path: Path, taken: list[str], short: bool) -> None:
+    sent = request(x_request_id="")
+    [(code, headers, _)] = Toy(tmp_path).call(lambda toy: exchange(toy, [sent], 1, short=short))
+    assert (code, len(headers["x-request-id"]), bool(taken)) == (200, 36, short)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -152,6 +159,27 @@ def test_the_unusual_takes_the_long_way(tmp_path: Path, taken: list[str], sent: 
 
     assert Toy(tmp_path).call(work)[0] == 200
     assert taken == []
+
+
+def test_who_does_not_read_is_made_to_wait(tmp_path: Path) -> None:
+    """Refusals come back at once: without back-pressure a caller who never reads would fill the memory."""
+    toy = Toy(tmp_path)
+
+    async def work() -> int:
+        async with connected(toy) as (_, writer):
+            grown = 0
+            for _ in range(200):
+                writer.write(request(token=None, body=b"", x_padding="x" * 100) * 200)
+                try:
+                    await asyncio.wait_for(writer.drain(), 0.5)
+                except TimeoutError:
+                    break
+                grown += 1
+            writer.transport.abort()
+            await asyncio.sleep(0.1)  # the server hears of it
+        return grown
+
+    assert run(work(), within_s=60.0) < 200
 
 
 def test_a_key_gets_the_first_answer(tmp_path: Path) -> None:

@@ -2,93 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from headway.core.canonical import canonical, sha256
-from headway.core.clock import SystemClock
 from headway.core.errors import DefinitionError, Forbidden, GateFailed
-from headway.core.progress import RecordedProgress
 from headway.core.settings import Settings
-from headway.core.types import Principal
-from headway.features.lake.reader import LakeReader
-from headway.features.lake.tables import Location
-from headway.governance.audit_event import MemoryAudit
-from headway.governance.contract import LoadedContract
-from headway.governance.keys import MODEL_SIGN, development_keys, key_path, trust_root
-from headway.governance.registry import Registry
-from headway.governance.signing import Signer
+from headway.governance.keys import trust_root
 from headway.governance.statement import verify_version
 from headway.models.artefact import load_artefact, read_definition
-from headway.training.definitions import TrainingJob, XGBoostRecipe
 from headway.training.gates.document import GATES_FILE, verify_report
-from headway.training.pipeline import TrainedVersion, run
-from headway.training.recipes.xgboost import Fit, assemble, fit_local
 from tests.training import world
+from tests.training.bench import Bench, fit_here, make_bench
 
 # the registry's own store warns about SQLAlchemy from inside
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
 
 
-@dataclass
-class Bench:
-    """Everything a training is given."""
-
-    settings: Settings
-    clock: SystemClock
-    audit: MemoryAudit
-    registry: Registry
-    reader: LakeReader
-    progress: RecordedProgress
-
-    def train(
-        self, job: TrainingJob, *, principal: Principal | None = None, contract: LoadedContract | None = None
-    ) -> TrainedVersion:
-        return run(
-            job,
-            settings=self.settings,
-            as_of=world.AS_OF,
-            principal=principal or world.principal(self.clock),
-            registry=self.registry,
-            reader=self.reader,
-            signer=Signer(key_path(self.settings.home, MODEL_SIGN)),
-            audit=self.audit,
-            clock=self.clock,
-            progress=self.progress,
-            contract=contract or world.contract(),
-        )
-
-    def acts(self) -> list[tuple[str, str]]:
-        return [(event.action, event.outcome) for event in self.audit.events]
-
-
-def fit_here(recipe: XGBoostRecipe, train: Any, *, features: tuple[str, ...], label: str, seed: int, **_: Any) -> Fit:
-    """Stand in for Ray Train where only what comes after matters: the same code in this process."""
-    blocks = train.iter_batches(batch_format="pyarrow", batch_size=None)
-    matrix, labels = assemble(blocks, features, label)
-    booster = fit_local(recipe, matrix, labels, seed=seed)
-    return Fit(booster=booster, rounds=recipe.rounds, resumed_from=0, rows=len(labels), read_s=0.0, fit_s=0.0)
-
-
 @pytest.fixture
 def bench(settings: Settings) -> Bench:
-    clock = SystemClock()
-    audit = MemoryAudit(clock)
-    development_keys(settings.home, [MODEL_SIGN])
-    world.fill_lake(Location.of(settings), clock)
-    return Bench(
-        settings=settings,
-        clock=clock,
-        audit=audit,
-        registry=Registry(
-            f"sqlite:///{settings.home}/registry.db", audit, clock, artifacts=settings.home / "artefacts"
-        ),
-        reader=LakeReader(settings, audit, clock),
-        progress=RecordedProgress(),
-    )
+    return make_bench(settings)
 
 
 @pytest.mark.ray
@@ -117,8 +51,9 @@ def test_a_training_ends_in_a_signed_version_that_loads(ray_session: str, bench:
     resolved = bench.registry.resolve("shop", "@challenger", principal=world.principal(bench.clock))
     assert (resolved.version, resolved.path) == (trained.ref.version, folder)
     assert ("train", "registered") in bench.acts()
-    left = [path for path in (bench.settings.home / "training").rglob("*") if path.is_file()]
-    assert left == []
+    kept = {path.parent.parent.name for path in (bench.settings.home / "training").rglob("entry.json")}
+    assert kept == {"snapshot", "dataset", "train", "evaluate", "gates", "register"}  # signed files: the registry's
+    assert list((bench.settings.home / "training" / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.ray
@@ -127,14 +62,14 @@ def test_a_training_ends_in_a_signed_version_that_loads(ray_session: str, bench:
 def test_a_candidate_below_a_floor_is_recorded_and_not_signed(
     ray_session: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headway.training.pipeline.fit", fit_here)
+    monkeypatch.setattr("headway.training.steps.fit", fit_here)
     with pytest.raises(GateFailed, match=r"shop 1: roc_auc 0\.\d+ < floor 0.999 \(job\)"):
         bench.train(world.strict)
     (version,) = bench.registry.versions("shop", principal=world.principal(bench.clock))
     assert version.state == "failed"
     assert ("train", "gates failed") in bench.acts()
     assert list(bench.settings.home.rglob("statement.dsse.json")) == []
-    (kept,) = bench.settings.home.rglob(GATES_FILE)
+    (kept,) = (bench.settings.home / "artefacts").rglob(GATES_FILE)
     report = verify_report(kept, trust_root(bench.settings))
     failed = [result["metric"] for result in report["results"] if not result["passed"]]
     assert (failed, report["use_case"]) == (["roc_auc"], "shop")

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,16 +17,9 @@ import pytest
 from headway.core.errors import InvalidValue, ServiceFailed
 from headway.core.types import Matrix
 from headway.training.definitions import XGBoostRecipe
-from headway.training.recipes.xgboost import (
-    WORKER_FILE,
-    WorkerState,
-    assemble,
-    boost,
-    checkpoint_callback,
-    fit,
-    fit_local,
-    parameters,
-)
+from headway.training.recipes.rows import Rows, Shape, pack
+from headway.training.recipes.xgboost import assemble, fit, fit_local, parameters
+from headway.training.recipes.xgboost_worker import WORKER_FILE, WorkerState, boost, checkpoint_callback
 
 Learnable = tuple[Matrix, Matrix]
 FEATURES = tuple(f"f{index}" for index in range(6))
@@ -40,6 +34,11 @@ def as_table(matrix: Matrix, label: Matrix, ids: np.ndarray) -> pa.Table:
 def shuffled(matrix: Matrix, label: Matrix, blocks: int) -> list[pa.Table]:
     order = np.random.default_rng(1).permutation(len(matrix))
     return [as_table(matrix[part], label[part], part) for part in np.array_split(order, blocks)]
+
+
+def quantised(matrix: Matrix, label: Matrix) -> Any:
+    shape = Shape(features=FEATURES, label="label")
+    return Rows([pack(block, shape=shape) for block in shuffled(matrix, label, 5)], shape).quantised(threads=1)
 
 
 def test_assemble_restores_the_order_of_row_ids(learnable: Learnable) -> None:
@@ -90,10 +89,11 @@ def test_a_resumed_fit_reports_on_schedule_and_predicts_like_an_unbroken_one(lea
     params = parameters(RECIPE, seed=5)
     reported: list[int] = []
     callback = checkpoint_callback(every=10, total=25, report=lambda rounds, _: reported.append(rounds))
-    part = boost(*learnable, params=params, rounds=12, callbacks=[callback])
-    whole = boost(*learnable, params=params, rounds=25, start=part, callbacks=[callback])
+    data = quantised(*learnable)
+    part = boost(data, params=params, rounds=12, callbacks=[callback])
+    whole = boost(data, params=params, rounds=25, start=part, callbacks=[callback])
     assert reported == [10, 20, 25]
-    unbroken = boost(*learnable, params=params, rounds=25)
+    unbroken = boost(data, params=params, rounds=25)
     np.testing.assert_allclose(
         whole.inplace_predict(learnable[0]), unbroken.inplace_predict(learnable[0]), atol=1e-4, rtol=0
     )

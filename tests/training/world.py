@@ -58,6 +58,7 @@ def logarithm(columns: Columns) -> Columns:
 
 shop_v1 = FeatureService(name="shop_v1", views=(activity,), request={"amount": "float32"}, transformations=(logarithm,))
 
+recipe = XGBoostRecipe(params={"max_depth": 3, "nthread": 1}, rounds=20, checkpoint_every=10)
 job = TrainingJob(
     use_case="shop",
     service=shop_v1,
@@ -67,7 +68,7 @@ job = TrainingJob(
     train="40d",
     evaluate="14d",
     gap="1d",
-    recipe=XGBoostRecipe(params={"max_depth": 3, "nthread": 1}, rounds=20, checkpoint_every=10),
+    recipe=recipe,
     gates=(Gate(metric="roc_auc", floor=0.6), Gate(metric="brier", ceiling=0.25)),
     group="customer_id",
 )
@@ -103,7 +104,9 @@ def fill_lake(location: Location, clock: Clock) -> dict[str, pa.Table]:
 def principal(clock: Clock, *scopes: str) -> Principal:
     """Return an identity with these scopes; none given: all that training needs."""
     granted = scopes or ("data:read", "train:shop", "registry:read", "registry:write")
-    return Principal(sub="tester", kind="human", scopes=frozenset(granted), purpose=PURPOSE, expires=clock.now() + DAY)
+    return Principal(
+        sub="tester", kind="workload", scopes=frozenset(granted), purpose=PURPOSE, expires=clock.now() + DAY
+    )
 
 
 CONTRACT = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headway.cluster.compose import Installation
-from headway.cluster.training import trainer
+from headway.cluster.training_acts import trainer
 from headway.core import ray_session
 from headway.core.ids import uuid7
 from headway.core.progress import Progress
@@ -42,5 +42,5 @@ def walk_forward(
         reader=at.reader,
         principal=worker,
         progress=progress,
-        fit_fold=on_ray(job, at.settings.home / "training" / "checkpoints", run_name),
+        fit_fold=on_ray(job, at.settings.project, at.settings.home / "training" / "checkpoints", run_name),
     )

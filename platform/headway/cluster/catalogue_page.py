@@ -1,37 +1,27 @@
 """The catalogue as one HTML page: no server, no network, nothing to install; it opens from a file.
 
 Every text that somebody wrote is escaped where it is put in, and the page's own policy runs no script and takes no
-style but the two that stand here, by their hashes: a description cannot become code.
+style but the two that stand here, by their hashes: a description cannot become code (`core.page`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from headway.cluster.catalogue import Catalogue
 from headway.cluster.lineage import Line, lineage
+from headway.core.page import code, standalone
 from headway.core.times import format_duration, format_time
 from headway.features.catalogue.card import ColumnCard, ServiceCard, SourceCard, ViewCard
 from headway.governance.files import PUBLIC, write_atomic
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #2563eb; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
-h1 { margin: 0; } h2 { margin: 2.5rem 0 .5rem; } h3 { margin: 0; font-size: 1.1rem; }
-.made, .note, dt, th { opacity: .75; } code { font-family: ui-monospace, monospace; font-size: .9em; }
 input { font: inherit; width: 100%; box-sizing: border-box; padding: .6rem .8rem; margin: 1rem 0 .25rem; }
 article { border: 1px solid var(--line); border-radius: .5rem; padding: 1rem 1.2rem; margin: .8rem 0; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: .6rem 0; } dd { margin: 0; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-top: 1px solid var(--line); vertical-align: top; }
-th { border: 0; font-weight: 600; } summary { cursor: pointer; padding: .2rem 0; }
 .tag { border: 1px solid currentColor; border-radius: 1rem; padding: 0 .5rem; font-size: .85em; color: #b45309; }
 .kind { background: var(--soft); border-radius: .3rem; padding: 0 .4rem; font-size: .85em; }
-a { color: var(--accent); } [hidden] { display: none; }
 """
 _SCRIPT = """
 const box = document.getElementById("search"), cards = [...document.querySelectorAll("article")];
@@ -65,30 +55,16 @@ def write_page(catalogue: Catalogue, out: Path) -> Path:
 def page(catalogue: Catalogue) -> str:
     """Return the page."""
     lines = lineage(catalogue)
-    policy = f"default-src 'none'; style-src '{_hash(_STYLE)}'; script-src '{_hash(_SCRIPT)}'; base-uri 'none'"
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in catalogue.notes)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Features</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>Features</h1>
+    body = f"""<h1>Features</h1>
 <p class="made">As of {escape(catalogue.made)}.</p>
 {notes}
 <input id="search" type="search" placeholder="Search names, owners, tags, descriptions" aria-label="Search" autofocus>
 <p id="count" class="made" aria-live="polite"></p>
 {_section("Views", (_view(catalogue, view, lines) for view in catalogue.views.values()))}
 {_section("Services", (_service(catalogue, service, lines) for service in catalogue.services))}
-{_section("Sources", (_source(catalogue, source) for source in catalogue.sources.values()))}
-<script>{_SCRIPT}</script>
-</body>
-</html>
-"""
+{_section("Sources", (_source(catalogue, source) for source in catalogue.sources.values()))}"""
+    return standalone("Features", body, style=_STYLE, script=_SCRIPT)
 
 
 def _view(catalogue: Catalogue, view: ViewCard, lines: Sequence[Line]) -> str:
@@ -100,7 +76,7 @@ def _view(catalogue: Catalogue, view: ViewCard, lines: Sequence[Line]) -> str:
     facts = {
         "Owner": escape(view.owner),
         "Sensitivity": _tags(view.tags),
-        "Entity": f"{escape(view.entity)} by {_code(', '.join(key.name for key in view.keys))}",
+        "Entity": f"{escape(view.entity)} by {code(', '.join(key.name for key in view.keys))}",
         "Windows" if view.kind == "window" else "Lifetime": escape(view.limits),
         **({"Window error": escape(error)} if view.kind == "window" else {}),
         "Source": _link("source", source.name),
@@ -109,7 +85,7 @@ def _view(catalogue: Catalogue, view: ViewCard, lines: Sequence[Line]) -> str:
         "Used by": ", ".join(_link("service", name) for name in services) or "no service",
         "Models": _models(line for line in lines if line.view == view.name),
         "Decisions": _decided(catalogue, [case for name in services for case in catalogue.cases_of(name)]),
-        "Version": _code(view.version),
+        "Version": code(view.version),
     }
     return _card("view", view.name, view.kind, view.description, facts, (*view.keys, *view.features))
 
@@ -122,7 +98,7 @@ def _service(catalogue: Catalogue, service: ServiceCard, lines: Sequence[Line]) 
         "Joins": ", ".join(_link("view", join) if join in catalogue.views else escape(join) for join in service.joins),
         "Models": _models(line for line in lines if line.service == service.name),
         "Decisions": _decided(catalogue, cases),
-        "Definition": _code(catalogue.hashes[service.name]),
+        "Definition": code(catalogue.hashes[service.name]),
     }
     return _card("service", service.name, "service", service.description, facts, service.columns)
 
@@ -151,7 +127,7 @@ def _card(
     """Return one entry; the values of `facts` are HTML, everything else is text."""
     listed = "".join(f"<dt>{escape(key)}</dt><dd>{value or '&mdash;'}</dd>" for key, value in facts.items())
     rows = "".join(
-        f"<tr><td>{_code(column.name)}</td><td>{escape(column.dtype)}</td><td>{_tags(column.tags)}</td>"
+        f"<tr><td>{code(column.name)}</td><td>{escape(column.dtype)}</td><td>{_tags(column.tags)}</td>"
         f"<td>{escape(column.meaning)}</td></tr>"
         for column in columns
     )
@@ -171,9 +147,9 @@ def _section(title: str, cards: Iterable[str]) -> str:
 def _lake(catalogue: Catalogue, table: str) -> str:
     found = catalogue.tables.get(table)
     if found is None:
-        return f"{_code(table)}, not seen"
+        return f"{code(table)}, not seen"
     at = f", snapshot {found.snapshot_id} of {escape(found.committed)}" if found.snapshot_id is not None else ""
-    return f"{_code(table)}, {found.rows:,} rows{at}"
+    return f"{code(table)}, {found.rows:,} rows{at}"
 
 
 def _models(lines: Iterable[Line]) -> str:
@@ -201,11 +177,3 @@ def _tags(tags: Sequence[str]) -> str:
 
 def _link(kind: str, name: str) -> str:
     return f'<a href="#{escape(f"{kind}-{name}")}">{escape(name)}</a>'
-
-
-def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

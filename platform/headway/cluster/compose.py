@@ -127,9 +127,12 @@ class Installation:
     @cached_property
     def registry(self) -> Registry:
         """Runs, versions and aliases."""
+        from headway.cluster.tokens import RegistryTokens
         from headway.governance.registry import registry_from
 
-        return registry_from(self.settings, self.audit, self.clock)
+        # other providers issue tokens to programs by their own rules: MLFLOW_TRACKING_TOKEN carries them
+        tokens = None if self.settings.oidc_issuers else RegistryTokens(self.settings, self.clock)
+        return registry_from(self.settings, self.audit, self.clock, tokens)
 
     @property
     def trust(self) -> TrustRoot:

@@ -18,6 +18,7 @@ from headway.cluster.compose import Installation
 from headway.cluster.drainer import start_drainer
 from headway.cluster.history import fill_new
 from headway.cluster.outcomes import sources_fed
+from headway.cluster.promotion import require_production
 from headway.cluster.serve_config import replicas_at_first, serve_config
 from headway.cluster.streams import follow
 from headway.core import ray_session
@@ -46,7 +47,8 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     """Roll out the use case's application and wait until every replica serves the champion.
 
     Raises:
-        NotSigned, Tampered: the contract or the champion does not hold; nothing was changed, the refusal is audited.
+        NotSigned, Tampered: the contract or the champion does not hold, or is not in production where the installation
+            requires it; nothing was changed, the refusal is audited.
         NotFound: no champion yet.
         ServiceFailed: the replicas did not become ready in time; the old ones still serve.
         PlatformError: the audit log cannot be written; nothing was changed.
@@ -55,7 +57,8 @@ def deploy(at: Installation, use_case: str, principal: Principal, progress: Prog
     try:
         with progress.stage("verify") as stage:
             contract, champion = _verified(at, use_case)
-            stage.note(f"contract {contract.sha256[:12]}, version {champion.version}")
+            stands = require_production(at, use_case, champion)
+            stage.note(f"contract {contract.sha256[:12]}, version {champion.version}; {stands}")
     except EvidenceError:
         _record(at, use_case, principal, "denied")
         raise

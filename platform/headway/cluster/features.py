@@ -27,8 +27,8 @@ from headway.features.labels import pin
 from headway.features.lake.faults import lake_faults
 from headway.features.write_report import WriteReport
 
-_WITHOUT_FEATURES = "features:|ceiling|stale:"
-"""Marks of decisions that were not made with the features of that moment, and said so."""
+_WITHOUT_FEATURES = r"(^|,)(features:|stale:|ceiling(,|$))"
+"""Marks, joined by commas, of decisions that were not made with the features of that moment, and said so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +121,7 @@ def prove(
         log = at.reader.scan(f"decisions.{use_case}", worker, worker.purpose, event_time=bounds)
         if not log.num_rows:
             raise NotFound("decision in the range of", use_case)
-        unmarked = pc.invert(pc.match_substring_regex(log["degraded"], _WITHOUT_FEATURES))
-        served = log.filter(pc.and_(unmarked, pc.not_equal(log["arm"], "rules")))
+        served = with_features(log)
         skipped = log.num_rows - served.num_rows
         if served.num_rows > limit:
             chosen = np.random.default_rng(seed).choice(served.num_rows, limit, replace=False)
@@ -184,6 +183,12 @@ def join(
         stage.note(f"{written:,} rows in {out}")
     _record(at, principal, "features.join", service.name, f"{written} rows")
     return Joined(path=str(out), rows=written, features=len(service.features), snapshots=snapshots)
+
+
+def with_features(log: pa.Table) -> pa.Table:
+    """Return the decisions that were made with the features of their moment, whatever else their marks say."""
+    unmarked = pc.invert(pc.match_substring_regex(log["degraded"], _WITHOUT_FEATURES))
+    return log.filter(pc.and_(unmarked, pc.not_equal(log["arm"], "rules")))
 
 
 def proof_path(home: Path, use_case: str) -> Path:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from headway.cluster.compose import Installation
-from headway.cluster.stream_parts import source_of, views_of
+from headway.cluster.stream_parts import views_of
 from headway.core.errors import AccessError, HeadwayError, Unavailable
 from headway.core.progress import Progress
 from headway.core.types import Principal
 from headway.features.feeds.chunk import Feed
 from headway.features.feeds.run import FeedReport, Into, run
+from headway.features.named import source_named
 from headway.features.streams.dead_letters import DEAD_LETTERS, table_of
 from headway.features.streams.decoding import DeadLetter
 from headway.features.streams.publishing import Judge, TopicWriter
@@ -43,7 +44,7 @@ def feed(
 
     Raises TopicGone where nothing takes events of the source, and what a feed raises.
     """
-    source = source_of(at.project, name)
+    source = source_named(at.project, name)
     try:
         principal.require("ingest", name)
     except AccessError:

@@ -8,7 +8,8 @@ import msgspec
 
 from headway.cluster.compose import Installation
 from headway.cluster.deploy import deploy
-from headway.cluster.training import make_champion, train, trainer
+from headway.cluster.training import make_champion, train
+from headway.cluster.training_acts import trainer
 from headway.core import ray_session
 from headway.core.counts import RedisCountsChannel
 from headway.core.errors import ServiceFailed

@@ -17,6 +17,7 @@ from headway.core.errors import InvalidValue, NotFound, Unavailable
 from headway.core.times import DAY, format_time
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, View
+from headway.features.named import source_named
 from headway.features.profile import BinnedColumn
 from headway.features.quality import decisions
 from headway.features.quality.profiles import DayCounts, layout
@@ -92,7 +93,7 @@ def release(
     principal.require("quality", "write")
     held = at.quality.quarantine
     found = held.find(batch, source)
-    definition = source_named(at, found.source)
+    definition = source_named(at.project, found.source)
     return decisions.release(
         found,
         held,
@@ -111,7 +112,7 @@ def profile(at: Installation, principal: Principal, source: str, *, days: int = 
     NotFound where nothing was counted.
     """
     principal.require("data", "read")
-    definition = source_named(at, source)
+    definition = source_named(at.project, source)
     if days < 1 or against < 1:
         raise InvalidValue("--days", f"{days} against {against}", hint="1 or more of both")
     if at.quality.profiles is None:
@@ -157,14 +158,6 @@ def compare(source: EventSource, recent: list[DayCounts], before: list[DayCounts
         columns=columns,
         findings=findings,
     )
-
-
-def source_named(at: Installation, name: str) -> EventSource:
-    """Return a source of the project; NotFound lists those there are."""
-    known = {source.name: source for source in at.project.collect("features", EventSource)}
-    if name not in known:
-        raise NotFound("source", name, known=list(known))
-    return known[name]
 
 
 def _ingest(at: Installation, source: EventSource, rows: pa.Table, batch: str) -> int:

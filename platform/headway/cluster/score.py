@@ -12,14 +12,15 @@ from headway.core import ray_session
 from headway.core.canonical import canonical, sha256
 from headway.core.errors import NotFound
 from headway.core.progress import Progress
+from headway.core.project import Project
 from headway.core.routing import VersionRef, read_routing
 from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Columns, Principal
-from headway.features.definitions import FeatureService
 from headway.features.distinct import first_known
 from headway.features.historical import training_set
 from headway.features.kernel import matrix
 from headway.features.lake.tables import TableSpec
+from headway.features.named import service_named
 from headway.governance.statement import verify_version
 from headway.models.artefact import Artefact, load_artefact
 
@@ -110,7 +111,7 @@ class _Predict:
     def __init__(self, champion: VersionRef, use_case: str, trust: str, service: str, project: str) -> None:
         self._version = champion.version
         self._artefact = _load(champion, use_case, Path(trust))
-        self._service = _service(Path(project), service)
+        self._service = service_named(Project(Path(project)), service)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return the block with its scores."""
@@ -135,12 +136,3 @@ def _load(champion: VersionRef, use_case: str, trust: Path) -> Artefact:
         statement_sha256=champion.statement_sha256,
     )
     return load_artefact(folder, statement)
-
-
-def _service(project: Path, name: str) -> FeatureService:
-    from headway.core.project import Project
-
-    services = {service.name: service for service in Project(project).collect("features", FeatureService)}
-    if name not in services:
-        raise NotFound("feature service", name, known=list(services))
-    return services[name]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from headway.cluster.compose import Installation
 from headway.cluster.history import backfill
 from headway.cluster.tokens import TokenSource
-from headway.core.errors import HeadwayError, NotFound
-from headway.core.project import Project
+from headway.core.errors import HeadwayError
 from headway.features.definitions import EventSource, View
 from headway.features.evolution import version_name
+from headway.features.named import source_named
 from headway.features.streams.parts import Parts
 from headway.features.streams.segment import Limits
 
@@ -22,7 +22,7 @@ PURPOSE = "platform_operations"
 def stream_parts(name: str) -> Parts:
     """Return what processors of a source's topic work with."""
     at = Installation.running(writer=f"stream-{name.lower()}")
-    source = source_of(at.project, name)
+    source = source_named(at.project, name)
     token = TokenSource(at.settings, sub="headway-stream", scopes=[f"ingest:{name}"], purpose=PURPOSE)
     return Parts(
         stream=at.stream,
@@ -39,14 +39,6 @@ def stream_parts(name: str) -> Parts:
         audit=at.audit,
         limits=Limits(),
     )
-
-
-def source_of(project: Project, name: str) -> EventSource:
-    """Return a source of the project; NotFound lists those there are."""
-    sources = {source.name: source for source in project.collect("features", EventSource)}
-    if name not in sources:
-        raise NotFound("source", name, known=sorted(sources))
-    return sources[name]
 
 
 def views_of(at: Installation, source: EventSource, *, strict: bool = False) -> Sequence[View]:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import msgspec
 
 from headway.cluster.compose import Installation
-from headway.cluster.stream_parts import source_of, views_of
+from headway.cluster.stream_parts import views_of
 from headway.core import ray_session
 from headway.core.control import ControlStore
 from headway.core.errors import HeadwayError, Unavailable
 from headway.core.types import Principal
 from headway.features.definitions import EventSource, WindowView
+from headway.features.named import source_named
 from headway.features.streams import group
 from headway.features.streams.checkpoint import read
 from headway.features.streams.parts import Progress
@@ -49,7 +50,7 @@ def status(
     """
     principal.require("data", "read")
     names = list(dict.fromkeys(sources)) or sorted(s.name for s in at.project.collect("features", EventSource))
-    chosen = [source_of(at.project, name) for name in names]
+    chosen = [source_named(at.project, name) for name in names]
     ray_session.connect(at.settings)
     return [_status(at, source, sizes) for source in chosen]
 

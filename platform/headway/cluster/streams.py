@@ -19,7 +19,7 @@ import psutil
 from headway.cluster.compose import Installation
 from headway.cluster.history import fill_new
 from headway.cluster.local import process as processes
-from headway.cluster.stream_parts import source_of, stream_parts, views_of
+from headway.cluster.stream_parts import stream_parts, views_of
 from headway.core import ray_session
 from headway.core.errors import AccessError, Conflict, HeadwayError, NotFound, ServiceFailed, Unavailable
 from headway.core.platform_state import read_state
@@ -27,6 +27,7 @@ from headway.core.progress import Progress
 from headway.core.settings import Settings
 from headway.core.types import Principal
 from headway.features.definitions import EventSource
+from headway.features.named import source_named
 from headway.features.streams import group
 from headway.features.streams.parts import require_lenient
 from headway.features.streams.port import EventStream, Topic, TopicGone
@@ -245,7 +246,7 @@ def _answer(reference: Any, name: str) -> Any:
 
 def _allowed(at: Installation, principal: Principal, action: str, names: Sequence[str]) -> list[EventSource]:
     """Return the sources that are meant, Ray connected; a refusal is audited."""
-    chosen = [source_of(at.project, name) for name in dict.fromkeys(names)] or _all(at)
+    chosen = [source_named(at.project, name) for name in dict.fromkeys(names)] or _all(at)
     try:
         principal.require("features", "write")
     except AccessError:

@@ -3,65 +3,82 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Literal
+
+import msgspec
 
 from headway.cluster.compose import Installation
-from headway.cluster.verdicts import verdicts
-from headway.core import ray_session
-from headway.core.errors import HeadwayError
+from headway.cluster.promotion import require_production
+from headway.cluster.training_acts import trainer
+from headway.cluster.training_job import JobRequest, run_job
+from headway.core.errors import EvidenceError, HeadwayError
 from headway.core.progress import Progress
 from headway.core.routing import Routing, VersionRef, promote, read_routing
 from headway.core.types import Principal
-from headway.features.lake.pins import TrainingPins
-from headway.governance.keys import MODEL_SIGN, signer_for
-from headway.training.gates.judge import Against
+from headway.training.origin import lock_sha256
 from headway.training.pipeline import TrainedVersion
-from headway.training.pipeline import run as run_pipeline
+from headway.training.reproduce import Reproduction
 
 
 def train(
-    at: Installation, use_case: str, principal: Principal, progress: Progress, *, as_of: int, without_champion: str = ""
+    at: Installation,
+    use_case: str,
+    principal: Principal,
+    progress: Progress,
+    *,
+    as_of: int | None = None,
+    without_champion: str = "",
 ) -> TrainedVersion:
-    """Run the pipeline on what was known at `as_of` (UTC microseconds) and return the signed, registered candidate.
+    """Run the pipeline as a job of its own and return the signed, registered candidate.
 
-    Raises GateFailed where a gate does not hold; the run is kept with the reason. `without_champion` says why the
-    candidate is not held against the version that serves; the report tells it.
+    Args:
+        at: The platform.
+        use_case: What to train.
+        principal: Who asks.
+        progress: Shows the stages.
+        as_of: Train on what was known then, UTC microseconds; None: now, or that of a run which was stopped within
+            the last hour.
+        without_champion: Why the candidate is not held against the version that serves; the report tells it.
+
+    Raises GateFailed where a gate does not hold; the run is kept with the reason. Conflict names a training of the use
+    case that is going on.
     """
     principal.require("train", at.project.require(use_case))
-    contract = at.contract(use_case)
-    job, worker = at.job(use_case), trainer(at, use_case)
-    ray_session.connect(at.settings)
-    with TrainingPins(at.committer, at.clock) as pins:
-        return run_pipeline(
-            job,
-            settings=at.settings,
-            as_of=as_of,
-            principal=worker,
-            registry=at.registry,
-            reader=at.reader,
-            signer=signer_for(at.settings, MODEL_SIGN),
-            audit=at.audit,
-            clock=at.clock,
-            progress=progress,
-            contract=contract,
-            pins=pins,
-            against=Against(
-                champion=read_routing(at.control, use_case).champion,
-                without_champion=without_champion,
-                verdicts=verdicts(at, job),
-            ),
-        )
+    at.contract(use_case)
+    request = _request(at, "train", use_case, principal, as_of=as_of, without_champion=without_champion)
+    result = run_job(at, request, progress)
+    return msgspec.json.decode(result, type=TrainedVersion)
 
 
-def trainer(at: Installation, use_case: str) -> Principal:
-    """Return the identity that training runs under: whoever asks needs `train`, only this one reads the data."""
-    scopes = [f"train:{use_case}", "data:read", "registry:read", "registry:write"]
-    return at.workload("headway-training", scopes, "model_training")
+def reproduce(at: Installation, use_case: str, version: str, principal: Principal, progress: Progress) -> Reproduction:
+    """Rebuild a version (number or alias) as a job of its own, and return how it compares with what was signed."""
+    principal.require("train", at.project.require(use_case))
+    result = run_job(at, _request(at, "reproduce", use_case, principal, version=version), progress)
+    return msgspec.json.decode(result, type=Reproduction)
+
+
+def _request(
+    at: Installation,
+    act: Literal["train", "reproduce"],
+    use_case: str,
+    principal: Principal,
+    *,
+    as_of: int | None = None,
+    version: str = "",
+    without_champion: str = "",
+) -> JobRequest:
+    return JobRequest(
+        act=act, use_case=use_case, home=str(at.settings.home), project=str(at.settings.project),
+        asked_by=principal.sub, lock_sha256=lock_sha256(at.settings.project), as_of=as_of, version=version,
+        without_champion=without_champion,
+    )  # fmt: skip
 
 
 def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: Principal, reason: str) -> Routing:
     """Write the routing record, then let the registry's aliases follow it.
 
     The audit log tells of the promotion before it is made and after, so that nothing is promoted which it cannot hold.
+    Raises NotSigned where the installation serves production versions only and this is none.
     """
     principal.require("rollout", use_case)
 
@@ -76,6 +93,11 @@ def make_champion(at: Installation, use_case: str, ref: VersionRef, principal: P
             refs=(ref.statement_sha256,),
         )
 
+    try:
+        require_production(at, use_case, ref)
+    except EvidenceError:
+        record("denied")
+        raise
     before = read_routing(at.control, use_case)
     worker = trainer(at, use_case)
     record("intended")

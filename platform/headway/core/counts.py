@@ -97,3 +97,7 @@ class RedisCountsChannel:
             except (KeyError, zlib.error, msgspec.MsgspecError) as error:  # one bad entry must not stop all
                 _log.warning("counts of %s: entry %s cannot be read: %r", use_case, entry.decode(), error)
         return deltas, entries[-1][0].decode() if entries else after
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()

@@ -43,6 +43,9 @@ def names_near(name: str, known: Iterable[str]) -> str:
     return f"{guess}{'' if guess else ';'} known: {', '.join(shown) or 'none'}"
 
 
+_LONGEST_NAME = 128
+
+
 class HeadwayError(Exception):
     """Base of all; `code` is stable and machine-readable, `hint` is the way out."""
 
@@ -62,12 +65,13 @@ class HeadwayError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by state: errors cross Ray processes, and subclasses have constructors of their own."""
-        return (_rebuild, (type(self), self.message, self.field, self.hint, dict(self.__dict__)))
+        return (rebuild, (type(self), self.message, self.field, self.hint, dict(self.__dict__)))
 
 
-def _rebuild(
+def rebuild(
     kind: type[HeadwayError], message: str, field: str | None, hint: str | None, state: dict[str, object]
 ) -> HeadwayError:
+    """Return an error from what it said elsewhere, without its constructor."""
     error = kind.__new__(kind)
     HeadwayError.__init__(error, message, field=field, hint=hint)
     error.__dict__.update(state)
@@ -109,6 +113,8 @@ class NotFound(InputError):
     code = "not_found"
 
     def __init__(self, kind: str, name: str, *, known: list[str] | None = None, field: str | None = None) -> None:
+        if len(name) > _LONGEST_NAME:  # whoever asks may be a stranger, and looking for the nearest costs by the letter
+            name = f"{name[:_LONGEST_NAME]}…"
         listing = "" if known is None else names_near(name, known)
         super().__init__(f"unknown {kind} {name!r}{listing}", field=field)
 

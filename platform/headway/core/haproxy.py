@@ -7,7 +7,9 @@ nothing but the standard library, because it runs before every reload.
 - An empty answer (the replica died) is asked for again at another replica where that cannot do harm: a request with an
   idempotency key, a read, an outcome or an event, which have ids of their own; of gRPC all but decisions without a
   key.
-- A request's head must arrive within ten seconds, so that slow senders do not hold connections for an hour.
+- Who comes just after a replica died is sent to another one after a tenth of a second, not a whole one.
+- A request's head must arrive within ten seconds, so that slow senders hold no connections for an hour. A connection
+  on which nothing was sent is closed without a word: an answer that nobody asked for would be taken for the next one's.
 - The statistics page and metrics listen where requests are taken, not on every interface; the admin socket, through
   which servers can be switched off, belongs to this user alone.
 """
@@ -24,11 +26,16 @@ REQUEST_S = 10
 """From a request's first byte to the end of its head."""
 KEEP_ALIVE_S = 300
 """Idle time of a caller's connection."""
+CONNECT_MS = 100
+"""To a replica; also what HAProxy waits after a refused connection before it asks another one, where it picks the least
+busy (`back_handle_st_cer`: the smaller of this and a second). Serve's five seconds mean one second for whoever comes
+just after a replica died."""
 _RETRIED = (
     "    http-request disable-l7-retry unless METH_GET or { req.hdr(idempotency-key) -m found } "
     "or { path_end /v1/outcomes } or { path_beg /v1/events/ }\n"
 )
 _RETRIED_GRPC = "    http-request disable-l7-retry if { path_end /ModelInfer } !{ req.hdr(idempotency-key) -m found }\n"
+_CONNECT = re.compile(r"\btimeout connect \d+s\b")
 _BIND = re.compile(r"^\s+bind (\S*):(\d+)$", re.MULTILINE)
 
 
@@ -40,7 +47,12 @@ def strengthened(text: str) -> str:
     taken = _BIND.search(front)
     if taken is None:
         raise ValueError("the frontend http_frontend binds no address")
-    text = _replaced(text, "defaults", "    mode http\n", f"    mode http\n    timeout http-request {REQUEST_S}s\n")
+    ours = f"    mode http\n    option http-ignore-probes\n    timeout http-request {REQUEST_S}s\n"
+    text = _replaced(text, "defaults", "    mode http\n", ours)
+    connect = _CONNECT.search(_section(text, "defaults"))
+    if connect is None:
+        raise ValueError("the defaults have no timeout connect")
+    text = _replaced(text, "defaults", connect.group(0), f"timeout connect {CONNECT_MS}ms")
     if "timeout http-keep-alive" not in _section(text, "defaults"):
         added = f"    timeout http-request {REQUEST_S}s\n"
         text = _replaced(text, "defaults", added, f"{added}    timeout http-keep-alive {KEEP_ALIVE_S}s\n")

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from headway.core.errors import ServiceFailed
+from headway.core.errors import InvalidValue, ServiceFailed
 from headway.core.platform_state import BLOCK_REPLICAS, BLOCK_WORKERS, PlatformState, read_state
 from headway.core.settings import Settings
 
@@ -26,6 +26,8 @@ HOOK_SWITCH = "HEADWAY_SERVING_HOOK"
 """Set to 0 before `headway up`, requests take Serve's own way through the replica: slower, the same answers."""
 BACKGROUND_NICENESS = 10
 """Niceness of processes that no request waits for."""
+NICENESS = "HEADWAY_BACKGROUND_NICENESS"
+"""Another one, set before `headway up`: 0 where nothing competes with them, or all have to go on."""
 OBJECT_STORE_BYTES = 1 << 30
 """Bound of shared memory; more spills to the session folder."""
 LOGICAL_CPUS = 4
@@ -126,8 +128,10 @@ def prepare(settings: Settings) -> None:
     ray._raylet.Config.initialize("")
 
 
-def connect(settings: Settings) -> None:
+def connect(settings: Settings, runtime_env: dict[str, Any] | None = None) -> None:
     """Connect this process to the platform's cluster; does nothing in a process that already is.
+
+    `runtime_env` is that of all workers of the job which this process becomes.
 
     Raises ServiceFailed when the platform is not up, or when the process is connected to another cluster.
     """
@@ -148,7 +152,13 @@ def connect(settings: Settings) -> None:
     prepare(settings)
     _quieten()
     try:
-        ray.init(address=state.ray_address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address=state.ray_address,
+            namespace=NAMESPACE,
+            runtime_env=runtime_env,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     except (ConnectionError, RuntimeError) as error:
         raise ServiceFailed(
             f"Ray at {state.ray_address} does not answer: {error}", hint="headway up repairs it, headway status tells"
@@ -173,7 +183,10 @@ def connect_anywhere(*, object_store_bytes: int) -> None:
 
 def run_in_background() -> None:
     """Let this process yield to those that answer requests; for actors that commit, drain, watch or train."""
-    os.nice(max(0, BACKGROUND_NICENESS - os.nice(0)))  # a worker that is used again does not sink further
+    given = os.environ.get(NICENESS, str(BACKGROUND_NICENESS))
+    if not given.isdecimal():
+        raise InvalidValue(NICENESS, f"{given!r} is no niceness", hint="a whole number from 0 to 19")
+    os.nice(max(0, int(given) - os.nice(0)))  # a worker that is used again does not sink further
 
 
 def grpc_options(port: int) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -12,15 +16,21 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from headway.core.errors import DefinitionError
+from headway.core.errors import DefinitionError, names_near
 
+_LOG = logging.getLogger(__name__)
 SETTINGS_FILE = "headway.toml"
+_PREFIX = "HEADWAY_"
+_OTHERS = re.compile(r"feed_database|platform|service|serving_hook|(benchmark|test).*")
+"""Names of the environment that are read elsewhere."""
+_SERVICE_LINK = re.compile(r".*(_service_(host|port)|_port_\d+_(tcp|udp))(_.*)?")
+"""Names that Kubernetes gives the addresses of services, which may begin as ours do."""
 
 
 class Settings(BaseSettings):
     """Where things are and how to reach them; empty service addresses mean the embedded service of `headway up`."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADWAY_", toml_file=SETTINGS_FILE, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, toml_file=SETTINGS_FILE, extra="forbid", frozen=True)
 
     home: Path = Path(".headway")
     """State of the embedded platform: ports, logs, keys, lake, spools."""
@@ -46,8 +56,8 @@ class Settings(BaseSettings):
     """Path of the private key that signs model versions; empty: the development key of `home`."""
     trust_root: str = ""
     """Path of the JSON trust root; empty: the development one of `home`."""
-    witness_url: str = ""
-    """Where Merkle roots of the audit chains are handed; empty: a second folder in `home`."""
+    require_production: bool = False
+    """Whether only versions that two people promoted to production may serve; off for development."""
     http_host: str = "127.0.0.1"
     """Address that Serve listens on."""
     http_port: int = Field(default=8000, ge=1, le=65535)
@@ -68,8 +78,27 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
+def unread(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like settings and are none."""
+    return sorted(name for name, value in environment.items() if _stray(name.lower(), value))
+
+
+def _stray(name: str, value: str) -> bool:
+    prefix = _PREFIX.lower()
+    short = name.removeprefix(prefix)
+    if not name.startswith(prefix) or short in Settings.model_fields or _OTHERS.fullmatch(short):
+        return False
+    return not _SERVICE_LINK.fullmatch(name) and not value.startswith(("tcp://", "udp://"))
+
+
 def load_settings(**flags: object) -> Settings:
-    """Return settings with absolute `home` and `project`; DefinitionError names the bad field."""
+    """Return settings with absolute `home` and `project`; DefinitionError names the bad field.
+
+    A variable of the environment that nothing reads is named in the log; in the file, what nothing reads is refused.
+    """
+    for name in unread(os.environ):
+        near = names_near(name.removeprefix(_PREFIX).lower(), Settings.model_fields)
+        _LOG.warning("the environment's %s is no setting%s", name, near)
     try:
         settings = Settings(**flags)  # type: ignore[arg-type]  # pydantic validates flag types at run time
     except ValidationError as error:

@@ -19,6 +19,8 @@ EVENT_TIME = "event_time"
 KNOWN_TIME = "known_time"
 INGESTED_AT = "ingested_at"
 
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""Years 1 to 9999: what RFC 3339 can say."""
 _UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
 
@@ -49,6 +51,13 @@ def parse_time(text: str, *, field: str = "time") -> int:
         moment = moment.replace(tzinfo=UTC)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def require_time(microseconds: int, *, field: str) -> int:
+    """Return a time that can be written; raise InvalidValue naming `field` otherwise."""
+    if not _EARLIEST <= microseconds <= _LATEST:
+        raise InvalidValue(field, "a time outside the years 1 to 9999", hint="UTC microseconds or RFC 3339")
+    return microseconds
 
 
 def format_time(microseconds: int) -> str:

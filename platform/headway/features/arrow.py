@@ -14,7 +14,8 @@ from headway.core.times import EVENT_TIME, KNOWN_TIME
 from headway.core.types import Int64
 from headway.features.aggregates import HASHED
 from headway.features.definitions import Entity, EventSource, RowView, View, WindowView
-from headway.features.windows.events import FOREVER, NULL, Events, build_events, event_ids, make_records, scaled
+from headway.features.windows.events import Events, build_events, event_ids, make_records, scaled
+from headway.features.windows.scan import FOREVER, NULL
 from headway.features.windows.tiles import mixed
 
 ARROW_TYPES = {

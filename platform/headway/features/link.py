@@ -1,19 +1,27 @@
 """One asyncio connection to a Redis-protocol server: requests are packed by hand, replies parsed by hiredis.
 
-Replies come in the order of requests, so that many callers share the connection and each call costs one write.
+Replies come in the order of requests, so that many callers share the connection and each call costs one write. An
+address means what it means to redis-py, which the rest of the platform connects with.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
 
 import hiredis
+from redis.connection import parse_url
 
-from headway.core.errors import Unavailable
+from headway.core.errors import DefinitionError, Unavailable
+
+_PORT = 6379
+_TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"})
+_TLS_CHECKS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
 def request(parts: Sequence[bytes]) -> bytes:
@@ -31,6 +39,7 @@ class _Wire(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
@@ -48,6 +57,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self.lost.set()
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:
@@ -83,11 +93,69 @@ class _Wire(asyncio.Protocol):
             self.transport.abort()  # whatever else waits there is late as well
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Address:
+    """Where a server is, and how to enter."""
+
+    path: str | None
+    """Of a unix socket; None: TCP."""
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    greeting: tuple[tuple[bytes, ...], ...] = field(repr=False)
+    """Commands before the first request; holds the password."""
+
+
+def _address(url: str) -> _Address:
+    """Return what an address says, as redis-py reads it; a DefinitionError says nothing of its password."""
+    try:
+        given = parse_url(url)
+    except ValueError:  # its text may hold a part of the password
+        raise DefinitionError(
+            "not the address of a Redis server",
+            field="redis_features_url",
+            expected="redis://…, rediss://… or unix://…, with `db` a number",
+        ) from None
+    try:
+        tls = _tls(given) if url.startswith("rediss://") else None
+    except (ValueError, OSError) as error:
+        raise DefinitionError(f"TLS options: {error}", field="redis_features_url") from error
+    greeting: list[tuple[bytes, ...]] = []
+    if given.get("username") or given.get("password"):
+        name, password = given.get("username") or "default", given.get("password") or ""
+        greeting.append((b"AUTH", name.encode(), password.encode()))
+    if given.get("db"):
+        greeting.append((b"SELECT", b"%d" % given["db"]))
+    return _Address(
+        path=given.get("path", "") if url.startswith("unix://") else None,
+        host=given.get("host") or "127.0.0.1",
+        port=given.get("port") or _PORT,
+        tls=tls,
+        greeting=tuple(greeting),
+    )
+
+
+def _tls(given: Mapping[str, Any]) -> ssl.SSLContext:
+    """Return how certificates are checked: against the machine's authorities or the one named, host names too."""
+    unknown = sorted(name for name in given if name.startswith("ssl_") and name not in _TLS_OPTIONS)
+    if unknown:
+        raise ValueError(f"{unknown[0]} is not known; known: {', '.join(sorted(_TLS_OPTIONS))}")
+    checks = str(given.get("ssl_cert_reqs", "required"))
+    if checks not in _TLS_CHECKS:
+        raise ValueError(f"ssl_cert_reqs={checks} is not known; known: {', '.join(_TLS_CHECKS)}")
+    context = ssl.create_default_context(cafile=given.get("ssl_ca_certs"))
+    context.check_hostname = given.get("ssl_check_hostname", True) and checks != "none"
+    context.verify_mode = _TLS_CHECKS[checks]
+    if "ssl_certfile" in given:
+        context.load_cert_chain(given["ssl_certfile"], given.get("ssl_keyfile"))
+    return context
+
+
 class RedisLink:
     """A lazily opened, self-repairing connection; use it from one event loop."""
 
     def __init__(self, url: str, *, timeout_s: float = 0.5) -> None:
-        self._url = urlsplit(url)
+        self._address = _address(url)
         self._timeout_s = timeout_s
         self._wire: _Wire | None = None
         self._opening: asyncio.Task[_Wire] | None = None
@@ -104,7 +172,9 @@ class RedisLink:
         wire, self._wire = self._wire, None
         if wire is not None and wire.transport is not None:
             wire.transport.close()
-            await asyncio.sleep(0)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout_s):  # TLS says goodbye first
+                    await wire.lost.wait()
 
     async def _first_call(self, data: bytes) -> Any:
         try:
@@ -121,22 +191,23 @@ class RedisLink:
 
     async def _open(self) -> _Wire:
         loop = asyncio.get_running_loop()
-        url = self._url
+        at = self._address
 
         def made() -> _Wire:
             return _Wire(self._timeout_s)
 
         async with asyncio.timeout(self._timeout_s):
-            if url.scheme == "unix":
-                _, wire = await loop.create_unix_connection(made, url.path)
+            if at.path is not None:
+                _, wire = await loop.create_unix_connection(made, at.path)
             else:
-                _, wire = await loop.create_connection(made, url.hostname or "127.0.0.1", url.port or 6379)
-            if url.password:
-                parts = [b"AUTH", unquote(url.username or "default").encode(), unquote(url.password).encode()]
-                await wire.send(request(parts))
-            database = url.path.strip("/") if url.scheme != "unix" else ""
-            if database:
-                await wire.send(request([b"SELECT", database.encode()]))
+                _, wire = await loop.create_connection(made, at.host, at.port, ssl=at.tls)
+            try:
+                for parts in at.greeting:
+                    await wire.send(request(parts))
+            except BaseException:  # refused, late or cancelled: nobody else would close it
+                if wire.transport is not None:
+                    wire.transport.abort()
+                raise
         self._wire = wire
         return wire
 

@@ -26,8 +26,9 @@ from headway.features.rows.store import RowStore
 from headway.features.status import KEPT, SLACK
 from headway.features.swap import Swap
 from headway.features.windows import codec
-from headway.features.windows.events import NEVER, Events
+from headway.features.windows.events import Events
 from headway.features.windows.merging import Merged, merge
+from headway.features.windows.scan import NEVER
 from headway.features.write_report import WriteReport
 
 _RAISE = """

@@ -21,9 +21,5 @@ class Status(IntEnum):
     """No event or row of this key was known."""
     EXPIRED = 2
     """Events were known, all older than every window; or the newest row is older than its ttl."""
-    STALE = 3
-    """The view as a whole is behind the contract's freshness bound (set by the reader's caller)."""
-    DEFAULT = 4
-    """Replaced by the contract's default (set by the reader's caller)."""
     TRUNCATED = 5
     """A window reaches back into events that were forgotten; or the row as of t was replaced by a newer one."""

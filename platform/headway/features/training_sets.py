@@ -26,7 +26,7 @@ from headway.core.errors import InvalidValue, NotFound
 from headway.core.platform_state import running_settings
 from headway.core.project import Project
 from headway.core.settings import Settings
-from headway.core.times import EVENT_TIME, format_time, parse_time
+from headway.core.times import EVENT_TIME, format_time, parse_time, require_time
 from headway.core.types import Principal
 from headway.features import historical
 from headway.features.definitions import FeatureService
@@ -34,6 +34,7 @@ from headway.features.historical import ROW_ID
 from headway.features.history import history_of
 from headway.features.labels import in_order, labelled_rows, pin
 from headway.features.lake.reader import LakeReader
+from headway.features.named import service_named
 from headway.governance.audit import audit_log
 from headway.governance.audit_event import AuditSink
 from headway.governance.contract import load_contract
@@ -192,7 +193,8 @@ def open_training_set(
     """Do what `training_set` does, with parts that are given."""
     project = Project(settings.project)
     history = history_of(project, project.require(use_case))
-    service = _service(project, use_case)
+    wanted = load_contract(project.app_folder(use_case) / "contract.yaml").contract.decision.feature_service
+    service = service_named(project, wanted, field=f"{use_case}.decision.feature_service")
     spine, label = history.outcomes, history.label
     known_by = _moment(as_of, "as_of", clock.now())
     first, end = _moment(since, "since", 0), _moment(until, "until", known_by)
@@ -238,18 +240,9 @@ def open_training_set(
     )
 
 
-def _service(project: Project, use_case: str) -> FeatureService:
-    """Return the service that the use case's contract decides with."""
-    wanted = load_contract(project.app_folder(use_case) / "contract.yaml").contract.decision.feature_service
-    services = {service.name: service for service in project.collect("features", FeatureService)}
-    if wanted not in services:
-        raise NotFound("feature service", wanted, known=list(services), field=f"{use_case}.decision.feature_service")
-    return services[wanted]
-
-
 def _moment(given: Moment, name: str, otherwise: int) -> int:
     if given is None:
         return otherwise
     if isinstance(given, datetime):
         return parse_time(given.isoformat(), field=name)
-    return given if isinstance(given, int) else parse_time(given, field=name)
+    return require_time(given, field=name) if isinstance(given, int) else parse_time(given, field=name)

@@ -85,8 +85,6 @@ class Anchors:
             raise PlatformError(f"an audit anchor cannot be written: {error}", hint="free disk space") from error
 
     def _envelope(self, payload: bytes) -> Envelope:
-        import base64
-
         if self._signer is not None:
             return self._signer.sign(ANCHOR_TYPE, payload)
         return Envelope(payloadType=ANCHOR_TYPE, payload=base64.b64encode(payload).decode(), signatures=())

@@ -11,6 +11,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -31,6 +32,8 @@ _SKEW_S = 5
 """Seconds by which an issuer's clock may run ahead of ours."""
 _HINT = "get a fresh token: headway login or headway token"
 _TYPES = (None, "JWT", "at+jwt")
+_RECHECK = SECOND
+"""How long a token that verified is taken without asking whether its key still stands."""
 
 
 class TokenVerifier:
@@ -49,9 +52,15 @@ class TokenVerifier:
         self._audience = audience
         self._pinned = dict(algorithms or {})
         self._parsed: dict[str, tuple[object, KeySet]] = {}
-        self._cache: OrderedDict[bytes, Principal] = OrderedDict()
+        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._lock = threading.Lock()
         self._jws = jwt.PyJWS(algorithms=["ES256", "RS256", "EdDSA"])
+
+    def close(self) -> None:
+        """Stop fetching keys."""
+        for source in self._sources.values():
+            if isinstance(source, RemoteJwks):
+                source.close()
 
     def verify(self, token: str) -> Principal:
         """Return who the token speaks for.
@@ -74,13 +83,19 @@ class TokenVerifier:
                 self._cache[digest] = known
                 while len(self._cache) > _CACHE:
                     self._cache.popitem(last=False)
-        if now >= known.expires:
+        if now >= known.principal.expires:
             with self._lock:
                 self._cache.pop(digest, None)
             raise _refused("expired")
-        return known
+        if now - known.checked > _RECHECK:
+            if known.kid not in self._keys(known.issuer).keys:
+                with self._lock:
+                    self._cache.pop(digest, None)
+                raise _refused("its key was withdrawn")
+            known.checked = now
+        return known.principal
 
-    def _verify(self, token: str) -> Principal:
+    def _verify(self, token: str) -> _Known:
         try:
             header = jwt.get_unverified_header(token)
             issuer = msgspec.json.decode(_payload(token), type=_Issuer).iss
@@ -104,7 +119,7 @@ class TokenVerifier:
             raise _refused("the signature does not hold") from error
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _refused(f"a claim is missing or wrong: {error}") from error
-        return self._principal(claims, issuer)
+        return _Known(self._principal(claims, issuer), issuer, kid, self._clock.now())
 
     def _principal(self, claims: TokenClaims, issuer: str) -> Principal:
         now_s = self._clock.now() / SECOND
@@ -123,9 +138,9 @@ class TokenVerifier:
             scopes = frozenset(check_scope(scope) for scope in claims.scope.split(" ") if scope)
         except InvalidValue as error:
             raise _refused("a scope is malformed") from error
-        return Principal(
-            sub=claims.sub, kind=claims.kind, scopes=scopes, purpose=claims.purpose, expires=claims.exp * SECOND
-        )
+        # a subject is unique per issuer only, and quotas, keys and evidence go by it
+        sub = claims.sub if len(self._sources) == 1 else f"{issuer}#{claims.sub}"
+        return Principal(sub=sub, kind=claims.kind, scopes=scopes, purpose=claims.purpose, expires=claims.exp * SECOND)
 
     def _keys(self, issuer: str) -> KeySet:
         source = self._sources.get(issuer)
@@ -141,6 +156,17 @@ class TokenVerifier:
             self._pinned.setdefault(issuer, keys.algorithm)
             parsed = self._parsed[issuer] = (jwks, keys)
         return parsed[1]
+
+
+@dataclass(slots=True)
+class _Known:
+    """A token that verified."""
+
+    principal: Principal
+    issuer: str
+    kid: str
+    checked: int
+    """UTC microseconds, when its key was last seen among the issuer's."""
 
 
 class _Issuer(msgspec.Struct, frozen=True):

@@ -17,7 +17,8 @@ from headway.governance.signing import Signer, TrustedKey, TrustRoot, generate_k
 
 MODEL_SIGN = "model:sign"
 AUDIT_ANCHOR = "audit:anchor"
-PLATFORM_ROLES = (MODEL_SIGN, AUDIT_ANCHOR)
+PROMOTION_SIGN = "promotion:sign"
+PLATFORM_ROLES = (MODEL_SIGN, AUDIT_ANCHOR, PROMOTION_SIGN)
 """Roles that every installation needs, beside `contract:sign:<role>` for the roles of its contracts."""
 
 
@@ -43,7 +44,9 @@ def development_keys(home: Path, roles: Iterable[str]) -> None:
             known = trusted.get(signer.key_id)
             granted = {role, *(known.roles if known else ())}
             trusted[signer.key_id] = TrustedKey(
-                public=base64.b64encode(signer.public).decode(), roles=tuple(sorted(granted))
+                public=base64.b64encode(signer.public).decode(),
+                roles=tuple(sorted(granted)),
+                revoked=known is not None and known.revoked,
             )
         content = TrustRoot(trusted).to_json()
         if not trust_path.exists() or trust_path.read_bytes() != content:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from headway.core.errors import InvalidValue, PlatformError
+from headway.governance.mlflow_client import download_folder
+from headway.governance.statement import ModelStatement
 
 FOLDER = "model"
 """Artefact folder of a run that holds the version's files."""
@@ -16,6 +19,8 @@ STATE = "headway.state"
 ENVIRONMENT = "headway.environment"
 STATEMENT = "headway.statement_sha256"
 """Tags of a version in MLflow."""
+LINEAGE = "headway.lineage."
+"""Prefix of the tags that say what a version was made from."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -32,6 +37,21 @@ class RegisteredVersion:
     environment: str = "staging"
     aliases: tuple[str, ...] = ()
     statement_sha256: str = ""
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    """What it was made from, by the registry's tags; the signed statement is what proves it."""
+
+
+def lineage_tags(statement: ModelStatement) -> dict[str, str]:
+    """Return the tags that name a version's snapshots, feature service, contract, kernel, code and environment."""
+    return {
+        f"{LINEAGE}feature_service": statement.feature_service,
+        f"{LINEAGE}contract_sha256": statement.contract_sha256,
+        f"{LINEAGE}kernel_sha256": statement.kernel_sha256,
+        f"{LINEAGE}git_sha": statement.git_sha,
+        f"{LINEAGE}lock_sha256": statement.lock_sha256,
+        f"{LINEAGE}requested_by": statement.requested_by,
+        **{f"{LINEAGE}snapshot.{table}": str(snapshot) for table, snapshot in statement.snapshots.items()},
+    }
 
 
 def listed(model: Any, downloads: Path | None) -> RegisteredVersion:
@@ -44,10 +64,13 @@ def listed(model: Any, downloads: Path | None) -> RegisteredVersion:
         environment=model.tags.get(ENVIRONMENT, "staging"),
         aliases=tuple(sorted(model.aliases)),
         statement_sha256=model.tags.get(STATEMENT, ""),
+        lineage={
+            key.removeprefix(LINEAGE): text for key, text in sorted(model.tags.items()) if key.startswith(LINEAGE)
+        },
     )
 
 
-def fetched(client: Any, model: Any, downloads: Path | None) -> RegisteredVersion:
+def fetched(client: Any, model: Any, downloads: Path | None, *, uri: str) -> RegisteredVersion:
     """Return a version with its files on this machine."""
     found = listed(model, downloads)
     if _local(str(model.source)) is None:
@@ -57,17 +80,18 @@ def fetched(client: Any, model: Any, downloads: Path | None) -> RegisteredVersio
                 hint="make the registry by registry_from(settings, …)",
             )
         if not found.path.exists():
-            _download(client, model, found.path)
+            _download(client, model, found.path, uri)
     return found
 
 
-def _download(client: Any, model: Any, target: Path) -> None:
+def _download(client: Any, model: Any, target: Path, uri: str) -> None:
     """Fetch into a folder beside the target and move it into place, so that a crash leaves no half version."""
     import tempfile
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        arrived = Path(client.download_artifacts(model.run_id, FOLDER, folder))
+        arrived = Path(folder) / FOLDER
+        download_folder(client, uri, model.run_id, FOLDER, arrived)
         try:
             arrived.rename(target)
         except OSError:

@@ -25,13 +25,17 @@ from headway.governance.registered_version import (
     STATEMENT,
     RegisteredVersion,
     fetched,
+    lineage_tags,
     listed,
     model_name,
 )
-from headway.governance.statement import read_statement
+from headway.governance.roles import CI, READER
+from headway.governance.statement import parse_statement, read_statement
 
 ALIASES = ("champion", "challenger", "previous")
 ENVIRONMENTS = ("staging", "production")
+Tokens = Callable[[Principal, str], str]
+"""Returns the token by which an identity calls the registry's server to `read` or to `write`."""
 
 
 class Registry:
@@ -45,8 +49,10 @@ class Registry:
         *,
         artifacts: Path | None = None,
         downloads: Path | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         self._mlflow = Mlflow(tracking_uri)
+        self._tokens = tokens
         self._audit = audit
         self._clock = clock
         self._artifacts = artifacts
@@ -69,14 +75,15 @@ class Registry:
             sign(run_id, version)
             return self.finish(name, version, folder, metrics=metrics, params=params, tags=tags, principal=principal)
         except BaseException:
-            self.abandon(name, version, principal)
+            with suppress(HeadwayError):  # why it could not be registered says more
+                self.abandon(name, version, principal)
             raise
 
     def reserve(self, name: str, principal: Principal) -> tuple[str, str]:
         """Create a run and an empty version; return (run id, version). The next step is to sign, then `finish`."""
         self._authorise(principal, "write", "reserve", name)
         self._record(principal, "reserve", name, "intended")
-        with self._mlflow.calls("model", name) as client:
+        with self._calls(principal, "write", "model", name) as client:
             experiment = experiment_of(client, name, self._artifacts)
             run = client.create_run(experiment, run_name=name, tags={"mlflow.user": principal.sub})
             unless_exists(lambda: client.create_registered_model(name))
@@ -102,20 +109,27 @@ class Registry:
         tags: Mapping[str, str],
         principal: Principal,
     ) -> RegisteredVersion:
-        """Store the signed files of a reserved version; NotSigned without statement, Conflict if filled before."""
+        """Store the signed files of a reserved version; NotSigned without statement, Conflict if filled with others.
+
+        It may be called again after it failed half way, with the same files.
+        """
         self._authorise(principal, "write", "finish", f"{name}/{version}")
-        statement_sha256 = read_statement(folder).payload_sha256
-        with self._mlflow.calls("version", f"{name}/{version}") as client:
+        envelope = read_statement(folder)
+        statement_sha256 = envelope.payload_sha256
+        written = {**tags, **lineage_tags(parse_statement(envelope)), STATEMENT: statement_sha256, STATE: "ready"}
+        with self._calls(principal, "write", "version", f"{name}/{version}") as client:
             model = client.get_model_version(name, version)
+            if model.tags.get(STATE) == "ready" and model.tags.get(STATEMENT) == statement_sha256:
+                return self._fetched(client, model)
             if model.tags.get(STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(STATE)}", hint="versions are never filled twice")
             with self._act(principal, "finish", f"{name}/{version}", (statement_sha256,)):
                 log_values(client, model.run_id, metrics, params, now=self._clock.now() // 1_000)
                 client.log_artifacts(model.run_id, str(folder), FOLDER)
-                for key, text in {**tags, STATEMENT: statement_sha256, STATE: "ready"}.items():
+                for key, text in written.items():
                     client.set_model_version_tag(name, version, key, str(text))
                 client.set_terminated(model.run_id, "FINISHED", end_time=self._clock.now() // 1_000)
-            return fetched(client, client.get_model_version(name, version), self._downloads)
+            return self._fetched(client, client.get_model_version(name, version))
 
     def abandon(
         self,
@@ -128,7 +142,7 @@ class Registry:
     ) -> None:
         """Mark a reserved version as failed; its run stays, with the metrics that it failed on and the evidence."""
         self._authorise(principal, "write", "abandon", f"{name}/{version}")
-        with self._mlflow.calls("version", f"{name}/{version}") as client:
+        with self._calls(principal, "write", "version", f"{name}/{version}") as client:
             model = client.get_model_version(name, version)
             if model.tags.get(STATE) != "reserved":
                 raise Conflict(f"{name} {version} is {model.tags.get(STATE)}", hint="only a reserved version can fail")
@@ -139,12 +153,46 @@ class Registry:
                 client.set_model_version_tag(name, version, STATE, "failed")
                 client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
 
+    def attach(self, name: str, version: str, folder: Path, place: str, principal: Principal) -> None:
+        """Keep the files of a folder as `place` in the run of a ready version: beside what is signed, no part of it."""
+        if place == FOLDER:
+            raise InvalidValue("place", f"{FOLDER!r} holds exactly the signed files", hint="choose another name")
+        self._authorise(principal, "write", f"attach.{place}", f"{name}/{version}")
+        with self._mlflow.calls("version", f"{name}/{version}") as client:
+            model = self._ready(client, name, version)
+            with self._act(principal, f"attach.{place}", f"{name}/{version}", _refs(model)):
+                client.log_artifacts(model.run_id, str(folder), place)
+
+    def record_stages(
+        self, name: str, run_id: str | None, stages: Mapping[str, Mapping[str, object]], principal: Principal
+    ) -> None:
+        """Log what the stages of a training were, numbers as metrics, the rest as tags `stage.<name>.<what>`.
+
+        Without `run_id` the training came to no version: it gets a failed run of its own.
+        """
+        self._authorise(principal, "write", "record_stages", name)
+        metrics: dict[str, float] = {}
+        tags: dict[str, str] = {}
+        for stage, facts in stages.items():
+            for what, value in facts.items():
+                if isinstance(value, int | float):
+                    metrics[f"stage.{stage}.{what}"] = float(value)
+                else:
+                    tags[f"stage.{stage}.{what}"] = str(value)
+        with self._calls(principal, "write", "model", name) as client:
+            if run_id is None:
+                experiment = experiment_of(client, name, self._artifacts)
+                run = client.create_run(experiment, run_name=name, tags={"mlflow.user": principal.sub})
+                client.set_terminated(run.info.run_id, "FAILED", end_time=self._clock.now() // 1_000)
+                run_id = str(run.info.run_id)
+            log_values(client, run_id, metrics, {}, now=self._clock.now() // 1_000, tags=tags)
+
     def alias(self, name: str, alias: str, version: str, principal: Principal) -> None:
         """Point an alias at a ready version. The routing record decides what serves; aliases follow it."""
         if alias not in ALIASES:
             raise InvalidValue("alias", f"{alias!r}", hint=f"one of {', '.join(ALIASES)}")
         self._authorise(principal, "write", f"alias.{alias}", f"{name}/{version}")
-        with self._mlflow.calls("version", f"{name}/{version}") as client:
+        with self._calls(principal, "write", "version", f"{name}/{version}") as client:
             model = self._ready(client, name, version)
             with self._act(principal, f"alias.{alias}", f"{name}/{version}", _refs(model)):
                 client.set_registered_model_alias(name, alias, version)
@@ -154,7 +202,7 @@ class Registry:
         if environment not in ENVIRONMENTS:
             raise InvalidValue("environment", f"{environment!r}", hint=f"one of {', '.join(ENVIRONMENTS)}")
         self._authorise(principal, "write", f"move.{environment}", f"{name}/{version}")
-        with self._mlflow.calls("version", f"{name}/{version}") as client:
+        with self._calls(principal, "write", "version", f"{name}/{version}") as client:
             model = self._ready(client, name, version)
             with self._act(principal, f"move.{environment}", f"{name}/{version}", _refs(model)):
                 client.set_model_version_tag(name, version, ENVIRONMENT, environment)
@@ -163,24 +211,33 @@ class Registry:
         """Return a ready version by alias (`@champion` or `champion`) or number, its files on this machine."""
         wanted = alias_or_version.removeprefix("@")
         self._authorise(principal, "read", "resolve", f"{name}/{wanted}")
-        with self._mlflow.calls("version", f"{name}/{wanted}") as client:
+        with self._calls(principal, "read", "version", f"{name}/{wanted}") as client:
             if wanted.isdigit():
                 model = self._ready(client, name, wanted)
             else:
                 model = client.get_model_version_by_alias(name, wanted)
                 model = self._ready(client, name, str(model.version))
-            found = fetched(client, model, self._downloads)
+            found = self._fetched(client, model)
         self._record(principal, "resolve", f"{name}/{wanted}", "done", refs=_refs(model))
         return found
 
     def versions(self, name: str, principal: Principal) -> list[RegisteredVersion]:
         """Return all versions of a model, newest first; an unknown model has none."""
         self._authorise(principal, "read", "versions", name)
-        with self._mlflow.calls("model", name) as client:
+        with self._calls(principal, "read", "model", name) as client:
             models = client.search_model_versions(f"name = '{model_name(name)}'")
             # a search leaves out aliases
             found = [listed(client.get_model_version(name, model.version), self._downloads) for model in models]
         return sorted(found, key=lambda item: int(item.version), reverse=True)
+
+    @contextmanager
+    def _calls(self, principal: Principal, verb: str, kind: str, what: str) -> Iterator[Any]:
+        token = self._tokens(principal, verb) if self._tokens is not None else ""
+        with self._mlflow.calls(kind, what, token) as client:
+            yield client
+
+    def _fetched(self, client: Any, model: Any) -> RegisteredVersion:
+        return fetched(client, model, self._downloads, uri=self._mlflow.uri)
 
     def _ready(self, client: Any, name: str, version: str) -> Any:
         model = client.get_model_version(name, version)
@@ -192,9 +249,10 @@ class Registry:
         model_name(resource.partition("/")[0])
         if self._clock.now() >= principal.expires:
             raise Unauthenticated("the identity has expired", hint="headway login")
-        if f"registry:{verb}" not in principal.scopes:
+        role = READER if verb == "read" else CI
+        if not role.held_by(principal):
             self._record(principal, action, resource, "denied")
-        principal.require("registry", verb)
+        role.require(principal)
 
     @contextmanager
     def _act(self, principal: Principal, action: str, resource: str, refs: tuple[str, ...] = ()) -> Iterator[None]:
@@ -225,9 +283,12 @@ class Registry:
         )
 
 
-def registry_from(settings: Settings, audit: AuditSink, clock: Clock) -> Registry:
-    """Return the registry of an installation; files that it serves by HTTP are fetched to `home/models`."""
-    return Registry(settings.mlflow_uri, audit, clock, downloads=settings.home / "models")
+def registry_from(settings: Settings, audit: AuditSink, clock: Clock, tokens: Tokens | None = None) -> Registry:
+    """Return the registry of an installation; files that it serves by HTTP are fetched to `home/models`.
+
+    Without `tokens`, calls carry what MLflow's own settings say (`MLFLOW_TRACKING_TOKEN`).
+    """
+    return Registry(settings.mlflow_uri, audit, clock, downloads=settings.home / "models", tokens=tokens)
 
 
 def _refs(model: Any) -> tuple[str, ...]:

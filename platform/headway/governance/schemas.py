@@ -17,6 +17,7 @@ from headway.core.routing import Routing
 from headway.governance.audit_event import AuditEvent
 from headway.governance.claims import TokenClaims
 from headway.governance.contract_schema import Contract, Duration
+from headway.governance.promotion import Decision, Proposal
 from headway.governance.report import Report
 from headway.governance.statement import ModelStatement
 
@@ -25,6 +26,8 @@ TYPES: dict[str, type] = {
     "audit_event": AuditEvent,
     "contract": Contract,
     "model_statement": ModelStatement,
+    "promotion_decision": Decision,
+    "promotion_proposal": Proposal,
     "report": Report,
     "routing": Routing,
     "token_claims": TokenClaims,

@@ -147,13 +147,15 @@ class Signer:
         )
 
 
-class TrustedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrustedKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A public key and what it may sign."""
 
     public: str
     """Base64 of the 32 raw bytes."""
     roles: tuple[str, ...]
-    """`model:sign`, `contract:sign:<role>`, `audit:anchor`."""
+    """`model:sign`, `contract:sign:<role>`, `audit:anchor`, `promotion:sign`."""
+    revoked: bool = False
+    """Whether nothing that it signed is believed any more; it stays listed so that refusals can say so."""
 
 
 class _TrustFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -230,6 +232,11 @@ class TrustRoot:
         payload = envelope.payload_bytes()
         signed = pre_authentication_encoding(payload_type, payload)
         believed = [s for s in envelope.signatures if s.keyid in self.keys and role in self.keys[s.keyid].roles]
+        for signature in believed:
+            if self.keys[signature.keyid].revoked:
+                raise NotSigned(
+                    f"signed by {signature.keyid}, a key that was revoked", missing=(role,), hint="sign it anew"
+                )
         if not believed:
             raise NotSigned(
                 f"no signature by a key trusted for {role}", missing=(role,), hint="sign it with such a key"

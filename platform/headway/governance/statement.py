@@ -20,7 +20,7 @@ import msgspec
 
 from headway.core.canonical import canonical
 from headway.core.clock import Clock
-from headway.core.errors import InvalidValue, NotSigned, Tampered
+from headway.core.errors import InvalidValue, NotSigned, Tampered, TooLarge
 from headway.core.times import MINUTE, format_time
 from headway.governance.audit_event import Count, Hash
 from headway.governance.files import PUBLIC, open_regular, read_regular, write_atomic
@@ -124,6 +124,8 @@ class ModelStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Exactly these, besides the statement itself."""
     gate_report_sha256: str = ""
     """Payload of the signed report of all gates, `gates.dsse.json`."""
+    requested_by: str = ""
+    """Subject who asked for the training, who cannot approve it for production; empty in older versions."""
 
 
 def sign_version(folder: Path, statement_fields: Mapping[str, Any], signer: Signer) -> Envelope:
@@ -173,13 +175,12 @@ def verify_version(
         Tampered: anything else that does not hold; the message says what.
     """
     envelope = read_statement(folder)
+    if len(envelope.signatures) > 1:
+        raise Tampered(f"{folder.name}: {len(envelope.signatures)} signatures; a version is signed once")
     payload = trust.verify(envelope, PAYLOAD_TYPE, MODEL_SIGN)
     if statement_sha256 is not None and hashlib.sha256(payload).hexdigest() != statement_sha256:
         raise Tampered(f"{folder.name}: validly signed, but not the statement that routing names")
-    try:
-        statement = msgspec.json.decode(payload, type=ModelStatement)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise Tampered(f"{folder.name}: the statement cannot be parsed: {error}") from error
+    statement = _parsed(payload, folder.name)
     if statement.name != name or (version is not None and statement.version != version):
         wanted = name if version is None else f"{name} {version}"
         raise Tampered(f"{folder.name}: signed as {statement.name} {statement.version}, not as {wanted}")
@@ -199,10 +200,17 @@ def read_statement(folder: Path) -> Envelope:
     """Return the envelope of a version, unverified; NotSigned if there is none."""
     try:
         return Envelope.from_json(read_regular(folder / STATEMENT, limit=MAX_ENVELOPE))
+    except TooLarge as error:
+        raise Tampered(f"{folder.name}: {error.message}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotSigned(
             f"{folder.name}: no signed statement", missing=(MODEL_SIGN,), hint="only registered versions can be loaded"
         ) from error
+
+
+def parse_statement(envelope: Envelope) -> ModelStatement:
+    """Return what an envelope claims, unverified: for tags and listings, never for loading."""
+    return _parsed(envelope.payload_bytes(), "the version")
 
 
 def read_file(folder: Path, statement: ModelStatement, path: str) -> bytes:
@@ -219,10 +227,17 @@ def read_file(folder: Path, statement: ModelStatement, path: str) -> bytes:
     return data
 
 
+def _parsed(payload: bytes, what: str) -> ModelStatement:
+    try:
+        return msgspec.json.decode(payload, type=ModelStatement)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Tampered(f"{what}: the statement cannot be parsed: {error}") from error
+
+
 def _verify_files(folder: Path, statement: ModelStatement) -> None:
     signed = {entry.path: entry for entry in statement.files}
-    if len(signed) != len(statement.files):
-        raise Tampered(f"{folder.name}: the statement lists a file twice")
+    if len({path.casefold() for path in signed}) != len(statement.files):
+        raise Tampered(f"{folder.name}: the statement lists a file twice, or two that differ in case only")
     found = set(_files(folder)) - {STATEMENT}
     for words, paths in (("missing", sorted(signed.keys() - found)), ("not signed", sorted(found - signed.keys()))):
         if paths:
@@ -239,6 +254,8 @@ def _files(folder: Path) -> list[str]:
     paths = sorted(islice(_walk(folder, PurePosixPath()), _MAX_FILES + 1))
     if len(paths) > _MAX_FILES:
         raise Tampered(f"{folder.name} holds more than {_MAX_FILES} files")
+    if len({path.casefold() for path in paths}) != len(paths):
+        raise Tampered(f"{folder.name} holds two files whose names differ in case only")
     return paths
 
 

@@ -4,6 +4,7 @@
 model.json          XGBoost's trees            profile.json       reference counts for drift
 model.onnx          the same trees             input_schema.json  types, ranges, nulls
 warmup.json         rows, expected scores      definition.json    feature service and job, as hashed
+backends.json       what serving it costs, and with which back end (headway.models.compute)
 statement.dsse.json signed; names every other file with size and SHA-256
 ```
 The statement is verified (`governance.statement.verify_version`) before `load_artefact` parses anything.

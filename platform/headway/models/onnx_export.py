@@ -14,17 +14,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headway.core.errors import InvalidValue
-from headway.models.validation import parse_model_json, reachable
+from headway.models.calibration import ATTRIBUTE, Calibration, Platt, decode
+from headway.models.onnx_trees import attributes
+from headway.models.validation import parse_model_json
 
 if TYPE_CHECKING:
     import xgboost
 
 INPUT, OUTPUT = "features", "score"
 _OPSET, _ML_OPSET, _IR_VERSION = 15, 3, 8
+_LINKS = {
+    "binary:logistic": "Sigmoid",
+    "reg:squarederror": "Identity",
+    "reg:absoluteerror": "Identity",
+    "reg:pseudohubererror": "Identity",
+    "reg:gamma": "Exp",
+    "reg:tweedie": "Exp",
+    "count:poisson": "Exp",
+}
+"""Objective → what makes a score of the margin."""
 
 
 def export_onnx(model: dict[str, Any]) -> bytes:
-    """Return the ONNX form of a parsed `model.json` with objective binary:logistic and numerical splits.
+    """Return the ONNX form of a parsed `model.json` with one output, its calibration included.
 
     Input `features` float32 [n, k] (NaN: missing), output `score` float32 [n, 1]. InvalidValue for other models.
     """
@@ -32,9 +44,14 @@ def export_onnx(model: dict[str, Any]) -> bytes:
 
     learner = model["learner"]
     objective = learner["objective"]["name"]
-    if objective != "binary:logistic" or learner["gradient_booster"]["name"] != "gbtree":
-        raise InvalidValue("objective", f"cannot export {objective}", hint="binary:logistic with gbtree is supported")
-    count = int(learner["learner_model_param"]["num_feature"])
+    parameters = learner["learner_model_param"]
+    single = int(parameters["num_class"]) == 0 and int(parameters.get("num_target", 1)) == 1
+    if objective not in _LINKS or learner["gradient_booster"]["name"] != "gbtree" or not single:
+        raise InvalidValue(
+            "objective", f"cannot export {objective}", hint=f"gbtree with one output and {', '.join(_LINKS)}"
+        )
+    count = int(parameters["num_feature"])
+    base = _base_margin(learner, _LINKS[objective])
     trees = helper.make_node(
         "TreeEnsembleRegressor",
         [INPUT],
@@ -42,52 +59,69 @@ def export_onnx(model: dict[str, Any]) -> bytes:
         domain="ai.onnx.ml",
         n_targets=1,
         aggregate_function="SUM",
-        **_attributes(learner["gradient_booster"]["model"]["trees"], _base_margin(learner)),
+        **attributes(learner["gradient_booster"]["model"]["trees"], base),
     )
+    calibration = decode(learner["attributes"].get(ATTRIBUTE))
+    link, constants = _link(_LINKS[objective], calibration)
     graph = helper.make_graph(
-        [trees, helper.make_node("Sigmoid", ["margin"], [OUTPUT])],
+        [trees, *link],
         "trees",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, count])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
+        initializer=constants,
     )
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION).SerializeToString())
 
 
-def _base_margin(learner: dict[str, Any]) -> np.float32:
-    """Return the logit of the base score in float32, by XGBoost's own formula −log(1/p − 1)."""
-    score = json.loads(learner["learner_model_param"]["base_score"])
-    probability = np.float32(score[0] if isinstance(score, list) else score)
+def _base_margin(learner: dict[str, Any], link: str) -> np.float32:
+    """Return the margin of the base score in float32: for the logit by XGBoost's own formula −log(1/p − 1)."""
+    found = json.loads(learner["learner_model_param"]["base_score"])
+    score = np.float32(found[0] if isinstance(found, list) else found)
+    if link == "Identity":
+        return score
+    if link == "Exp":
+        return np.float32(np.log(score))
     one = np.float32(1)
-    return np.float32(-np.log(one / probability - one))
+    return np.float32(-np.log(one / score - one))
 
 
-def _attributes(trees: list[dict[str, Any]], base: np.float32) -> dict[str, list[Any]]:
-    names = "treeids nodeids featureids modes values truenodeids falsenodeids missing_value_tracks_true"
-    found: dict[str, list[Any]] = {f"nodes_{name}": [] for name in names.split()}
-    found |= {f"target_{name}": [] for name in ("treeids", "nodeids", "ids", "weights")}
-    for index, tree in enumerate(trees):
-        left, right = np.asarray(tree["left_children"]), np.asarray(tree["right_children"])
-        nodes = reachable(left, right)  # pruning leaves unused nodes behind
-        leaf = left[nodes] == -1
-        values = np.asarray(tree["split_conditions"], dtype=np.float32)[nodes]
-        weights = values[leaf] + base if index == 0 else values[leaf]
-        found["nodes_treeids"] += [index] * len(nodes)
-        found["nodes_nodeids"] += nodes.tolist()
-        found["nodes_featureids"] += np.where(leaf, 0, np.asarray(tree["split_indices"])[nodes]).tolist()
-        found["nodes_modes"] += np.where(leaf, "LEAF", "BRANCH_LT").tolist()
-        found["nodes_values"] += np.where(leaf, np.float32(0), values).tolist()
-        found["nodes_truenodeids"] += np.where(leaf, 0, left[nodes]).tolist()
-        found["nodes_falsenodeids"] += np.where(leaf, 0, right[nodes]).tolist()
-        found["nodes_missing_value_tracks_true"] += np.where(leaf, 0, np.asarray(tree["default_left"])[nodes]).tolist()
-        found["target_treeids"] += [index] * len(weights)
-        found["target_nodeids"] += nodes[leaf].tolist()
-        found["target_ids"] += [0] * len(weights)
-        found["target_weights"] += weights.tolist()
-    return found
+def _link(link: str, calibration: Calibration | None) -> tuple[list[Any], list[Any]]:
+    """Return the (nodes, constants) from `margin` to the score."""
+    from onnx import helper, numpy_helper
+
+    if calibration is None:
+        return [helper.make_node(link, ["margin"], [OUTPUT])], []
+
+    def constant(name: str, value: Any) -> Any:
+        return numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
+
+    if isinstance(calibration, Platt):
+        nodes = [
+            helper.make_node("Mul", ["margin", "slope"], ["sloped"]),
+            helper.make_node("Add", ["sloped", "offset"], ["line"]),
+            helper.make_node("Sigmoid", ["line"], [OUTPUT]),
+        ]
+        return nodes, [constant("slope", calibration.slope), constant("offset", calibration.offset)]
+    start, width, slope = calibration.parts()
+    nodes = [
+        helper.make_node("Sub", ["margin", "start"], ["beyond"]),
+        helper.make_node("Max", ["beyond", "zero"], ["ahead"]),
+        helper.make_node("Min", ["ahead", "width"], ["inside"]),
+        helper.make_node("Mul", ["inside", "slope"], ["rise"]),
+        helper.make_node("ReduceSum", ["rise", "axis"], ["risen"], keepdims=1),
+        helper.make_node("Add", ["risen", "first"], ["raised"]),
+        helper.make_node("Min", ["raised", "last"], [OUTPUT]),
+    ]
+    constants = [
+        constant("start", start), constant("width", width), constant("slope", slope), constant("zero", 0),
+        constant("first", calibration.probabilities[0]), constant("last", calibration.probabilities[-1]),
+        numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"),
+    ]  # fmt: skip
+    return nodes, constants
 
 
 def tree_models(booster: xgboost.Booster) -> Mapping[str, bytes]:
-    """Return the model files of a binary:logistic booster."""
+    """Return the model files of a booster."""
     trees = bytes(booster.save_raw("json"))
     return {"xgboost": trees, "onnx": export_onnx(parse_model_json(trees))}

@@ -15,7 +15,7 @@ from headway.core.types import Matrix
 from headway.models.backend import Backend
 
 TOLERANCE = 1e-6
-"""Largest difference of a score from XGBoost's own."""
+"""Largest difference of a score from the reference's, relative where the score is above 1, as of a regression."""
 BATCHES = (1, 64)
 _REPEATS = 100
 
@@ -26,7 +26,7 @@ class BackendReport:
 
     name: str
     difference: float
-    """Largest absolute difference from the reference over the sample."""
+    """Largest difference from the reference over the sample: |a − b| / max(1, |b|)."""
     microseconds: Mapping[int, float]
     """Median time of a call by rows."""
 
@@ -51,7 +51,7 @@ def compare(reference: Backend, others: tuple[Backend, ...], sample: Matrix, clo
     expected = reference.predict(rows).astype(np.float64)
     reports = []
     for backend in (reference, *others):
-        difference = np.abs(backend.predict(rows).astype(np.float64) - expected)
+        difference = np.abs(backend.predict(rows).astype(np.float64) - expected) / np.maximum(1, np.abs(expected))
         worst = float(np.where(np.isnan(difference), np.inf, difference).max())
         medians = {size: _median(backend, np.resize(rows, (size, rows.shape[1])), clock) for size in BATCHES}
         reports.append(BackendReport(name=backend.name, difference=worst, microseconds=medians))

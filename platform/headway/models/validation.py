@@ -14,6 +14,8 @@ import numpy as np
 from headway.core.errors import Tampered
 from headway.core.types import Int64
 
+MAX_CATEGORY = 1 << 14
+"""XGBoost reserves a bit for each code up to the largest, in every node."""
 _ARRAYS = (
     "left_children", "right_children", "parents", "split_indices", "split_conditions", "default_left",
     "base_weights", "loss_changes", "sum_hessian", "split_type",
@@ -38,8 +40,6 @@ def parse_model_json(data: bytes, name: str = "model.json") -> dict[str, Any]:
 
 
 def _check_tree(tree: dict[str, Any], features: int, where: str) -> None:
-    if tree["categories"]:
-        raise Tampered(f"{where}: categorical splits are not supported")
     arrays = {name: np.asarray(tree[name]) for name in _ARRAYS}
     number = len(arrays["left_children"])
     if number == 0 or int(tree["tree_param"]["num_nodes"]) != number:
@@ -55,6 +55,24 @@ def _check_tree(tree: dict[str, Any], features: int, where: str) -> None:
         raise Tampered(f"{where}: a split index is outside [0, {features})")
     if not np.isfinite(arrays["split_conditions"].astype(np.float64)).all():
         raise Tampered(f"{where}: a split condition is not finite")
+    _check_categories(tree, arrays["split_type"], where)
+
+
+def _check_categories(tree: dict[str, Any], kind: Int64, where: str) -> None:
+    """Categorical nodes name segments of one list of codes; each must be where XGBoost will read."""
+    codes, nodes, starts, sizes = (
+        np.asarray(tree[name], dtype=np.int64)
+        for name in ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+    )
+    if not len(nodes) == len(starts) == len(sizes) or not np.array_equal(np.flatnonzero(kind == 1), nodes):
+        raise Tampered(f"{where}: the categorical nodes are not those with categories")
+    if not np.isin(kind, (0, 1)).all():
+        raise Tampered(f"{where}: a split is neither numerical nor categorical")
+    ends = np.cumsum(sizes)
+    if (sizes < 1).any() or not np.array_equal(starts, ends - sizes) or len(codes) != (ends[-1] if len(ends) else 0):
+        raise Tampered(f"{where}: the segments of its categories do not fit")
+    if len(codes) and (codes.min() < 0 or codes.max() >= MAX_CATEGORY):
+        raise Tampered(f"{where}: a category is outside [0, {MAX_CATEGORY})")
 
 
 def reachable(left: Int64, right: Int64, where: str = "tree") -> Int64:

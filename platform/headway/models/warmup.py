@@ -16,7 +16,7 @@ from headway.models.backend import Backend
 
 ROWS = 64
 TOLERANCE = 2e-6
-"""Largest allowed difference of a score; engines on different processors round differently."""
+"""Largest allowed difference of a score, relative where it is above 1; other processors round differently."""
 
 
 class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +44,7 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for scores in (backend.predict(matrix), single):
             if scores.shape != expected.shape:
                 raise Tampered(f"{backend.name} returned shape {scores.shape}, expected {expected.shape}")
-            difference = np.abs(scores.astype(np.float64) - expected)
+            difference = np.abs(scores.astype(np.float64) - expected) / np.maximum(1, np.abs(expected))
             if not np.all(difference <= self.tolerance):  # also when a score is NaN
                 row = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
                 raise Tampered(

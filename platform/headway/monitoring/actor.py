@@ -16,12 +16,11 @@ import msgspec
 
 from headway.core.clock import SystemClock
 from headway.core.errors import Conflict, HeadwayError, ServiceFailed
-from headway.core.ray_session import run_in_background
+from headway.core.lease import LeaseLost
+from headway.core.ray_session import NAMESPACE, run_in_background
 from headway.monitoring.acts import ThreadRunner
-from headway.monitoring.lease import LeaseLost
 from headway.monitoring.service import MonitorParts, MonitorService
 
-NAMESPACE = "headway"
 _log = logging.getLogger(__name__)
 
 Build = Callable[[str], MonitorParts]
@@ -101,7 +100,7 @@ def actor_name(use_case: str) -> str:
     return f"headway-monitor-{use_case}"
 
 
-def start_monitor(use_case: str, build: Build, *, timeout_s: float = 30.0) -> Any:
+def start_monitor(use_case: str, build: Build, *, timeout_s: float = 90.0) -> Any:
     """Start the use case's monitor, in place of a running one, and return its handle; needs a connected Ray.
 
     Raises ServiceFailed where the old actor does not go or the new one does not answer in time.
@@ -126,7 +125,7 @@ def start_monitor(use_case: str, build: Build, *, timeout_s: float = 30.0) -> An
     return handle
 
 
-def stop_monitor(use_case: str, *, timeout_s: float = 30.0) -> bool:
+def stop_monitor(use_case: str, *, timeout_s: float = 90.0) -> bool:
     """Stop the use case's monitor; return whether one was running. Its state stays."""
     import ray
 

@@ -14,13 +14,13 @@ import msgspec
 from headway.core.clock import Clock
 from headway.core.control import ControlStore
 from headway.core.counts import CountsChannel
+from headway.core.lease import DURATION, Lease, LeaseLost
 from headway.core.routing import read_routing
 from headway.governance.audit_event import AuditSink
 from headway.monitoring.acts import Continue, Ports, Run, ThreadRunner, act_of
 from headway.monitoring.alarms import Alarm
 from headway.monitoring.budget import DriftBudget, RetrainPolicy
 from headway.monitoring.definitions import Monitor
-from headway.monitoring.lease import DURATION, Lease, LeaseLost
 from headway.monitoring.loop import LoopState, Phase, Step, Transition, on_alarm, on_error, on_superseded, pending
 from headway.monitoring.reference import Reference, ReferenceSource
 from headway.monitoring.state import MonitorState, StateStore

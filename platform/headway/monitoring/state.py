@@ -10,8 +10,8 @@ import msgspec
 
 from headway.core.control import ControlStore
 from headway.core.errors import Conflict, CorruptState
+from headway.core.lease import LeaseLost
 from headway.monitoring.alarms import Alarm, Finding
-from headway.monitoring.lease import LeaseLost
 from headway.monitoring.loop import LoopState, Step
 
 HISTORY = 20

@@ -24,6 +24,8 @@ _SURE = 0.8
 _BATCHES = 3.0
 """Fixed costs of batches that a call meets: of the one that runs, of its own, and as much again for its rows."""
 _LATEST_RETURN_S = 30.0
+_BYTES_PER_ROW = 4_096
+"""A body counts as at least one row per so many bytes: whatever it holds, it is read whole."""
 _OUTCOMES_PER_DECISION = 5.0
 """How many outcomes a client may send where it may ask for one decision: labels come late, many days' at once."""
 
@@ -118,20 +120,34 @@ class Admission:
         """Monotonic seconds: when the next refused caller is asked to come back."""
 
     def admit(
-        self, client: str, rows: int, backlog: Backlog, *, left_s: float, priority: int = Priority.NORMAL
+        self,
+        client: str,
+        rows: int,
+        backlog: Backlog,
+        *,
+        left_s: float,
+        priority: int = Priority.NORMAL,
+        size: int = 0,
+        extra: int = 0,
     ) -> Verdict:
-        """Return the verdict on a call with `left_s` seconds to its deadline.
+        """Return the verdict on a call of `size` bytes with `left_s` seconds to its deadline.
 
+        `extra` rows count against the client's limit and are not scored: the price of reasons.
         Raises QuotaExceeded, TooLarge or Unavailable; the latter says when the work before it will be done.
         """
         limits = self.limits
-        if rows > limits.burst:
+        if rows + extra > limits.burst:
+            counted = f", counted as {rows + extra} with their reasons" if extra else ""
             raise TooLarge(
-                f"{rows} rows, the contract lets a client send {limits.burst:.0f} at once",
+                f"{rows} rows{counted}, the contract lets a client send {limits.burst:.0f} at once",
                 field="rows",
                 hint="split the request",
             )
         now = self._clock.monotonic()
+        cost = extra + max(rows, min(size // _BYTES_PER_ROW, int(limits.burst)))
+        excess = self.decisions.excess(client, cost, now)
+        if excess:  # before the ceiling: what one client may not send is nobody's load
+            raise self._above_quota(self.decisions, client, excess)
         above = self._ceiling.above(rows, now, self.replicas)
         wait_s = backlog.wait_s(rows, priority)
         may_wait_s = left_s * _SURE
@@ -148,8 +164,18 @@ class Admission:
             self.shed_above += above
             need_s = max(beyond * backlog.row_s(), wait_s - may_wait_s)
             raise self._overloaded(rows, backlog, wait_s, may_wait_s, need_s, now)
-        self._charge(self.decisions, client, rows, now)
+        self.decisions.take(client, cost, now)
         return Verdict.FALLBACK if late else Verdict.SCORE
+
+    def require_credit(self, gcra: Gcra, client: str) -> None:
+        """Raise QuotaExceeded if the client's next row would be above its rate: then its body is not read."""
+        excess = gcra.excess(client, 1, self._clock.monotonic())
+        if excess:
+            raise self._above_quota(gcra, client, excess)
+
+    def charge_unusable(self, gcra: Gcra, client: str, size: int) -> None:
+        """Count a body of `size` bytes that could not be used: to find that out was work all the same."""
+        gcra.debit(client, 1 + size // _BYTES_PER_ROW, self._clock.monotonic())
 
     def require_room(self, rows: int, backlog: Backlog) -> None:
         """Raise Unavailable if not even the rules keep up."""
@@ -185,9 +211,12 @@ class Admission:
     def _charge(self, gcra: Gcra, client: str, cost: int, now: float) -> None:
         excess = gcra.take(client, cost, now)
         if excess:
-            self.refused += 1
-            raise QuotaExceeded(
-                f"{client} is above {gcra.rate:g} rows per second",
-                retry_after_s=excess,
-                hint="slow down, or have limits.default_rps raised in the contract",
-            )
+            raise self._above_quota(gcra, client, excess)
+
+    def _above_quota(self, gcra: Gcra, client: str, excess: float) -> QuotaExceeded:
+        self.refused += 1
+        return QuotaExceeded(
+            f"{client} is above {gcra.rate:g} rows per second",
+            retry_after_s=excess,
+            hint="slow down, or have limits.default_rps raised in the contract",
+        )

@@ -10,36 +10,32 @@ import asyncio
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.control import ControlStore, RedisControlStore
-from headway.core.counts import CountsChannel, RedisCountsChannel
-from headway.core.errors import DefinitionError, ServiceFailed, names_near
+from headway.core.errors import DefinitionError, ServiceFailed
 from headway.core.project import Project
 from headway.core.settings import Settings
 from headway.core.telemetry.otlp import OtlpSettings
-from headway.core.times import MINUTE
-from headway.core.types import Principal
 from headway.features.definitions import FeatureService
-from headway.features.lake.reader import LakeReader
-from headway.features.online import OnlineReader
-from headway.features.recompute import LakeFeatures
+from headway.features.named import service_named
 from headway.governance.audit import audit_log
-from headway.governance.identity import verifier_from
 from headway.governance.keys import trust_root
 from headway.governance.signoff import require_signed
+from headway.models.explain import open_explainer
 from headway.serving.admission import Admission
 from headway.serving.batching import MAX_BATCH_ROWS, Batcher
 from headway.serving.breaker import Breaker
 from headway.serving.decision_ids import DecisionIds, load_key
+from headway.serving.drivers import Drivers, open_drivers
+from headway.serving.explaining import Explaining
 from headway.serving.fallback import Rules
 from headway.serving.gateway import Gateway
 from headway.serving.gauges import show
 from headway.serving.grpc.servicer import InferenceServicer
-from headway.serving.host import Load, ModelHost
+from headway.serving.host import ModelHost
 from headway.serving.input_check import InputCheck
 from headway.serving.load import LoadMeter
 from headway.serving.loading import loader
@@ -47,38 +43,21 @@ from headway.serving.meter import Meter, MeteredRecorder
 from headway.serving.objectives import Objectives
 from headway.serving.outcomes import Outcomes, outcomes_folder
 from headway.serving.readiness import FeatureWatch, Readiness
-from headway.serving.recomputing import Lake, Recomputer
+from headway.serving.reasons import Wording
+from headway.serving.recomputing import Recomputer
 from headway.serving.recorder import DecisionRecorder, decisions_folder
 from headway.serving.schema import DecisionSchema
-from headway.serving.scoring import Reader, Scorer
-from headway.serving.service import DecisionService, Verifier
-from headway.serving.sharing import Meeting, Sharing
+from headway.serving.scoring import Scorer
+from headway.serving.service import DecisionService
+from headway.serving.sharing import Sharing
 from headway.serving.telemetry import Sink, Telemetry
 from headway.serving.terms import PREVIOUS, RECOMPUTE, RULES, Terms, require_agreement
 from headway.serving.tracing import Tracer
 from headway.serving.work import Answer, Call
 
 _LOG = logging.getLogger(__name__)
-_READ_S = 0.5
-"""The longest wait for the online store; a shorter patience halves."""
 _WITHIN = 0.8
 """Part of the latency clause that a recomputation may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drivers:
-    """What stands behind the ports of a replica."""
-
-    store: ControlStore
-    channel: CountsChannel
-    reader: Reader
-    verifier: Verifier
-    load: Load
-    clock: Clock
-    lake: Lake | None = None
-    """Where stale features are recomputed; needed where the contract says so."""
-    meeting: Meeting | None = None
-    """Where replicas share limits and idempotency keys; None: each has its own."""
 
 
 class Assembly:
@@ -109,6 +88,7 @@ class Assembly:
         meter = Meter()
         self.use_case = use_case
         self.tracer = tracer
+        self._drivers = drivers
         ids = DecisionIds(load_key(home / "keys" / "decision-ids.key"), use_case)
         self.recorder = DecisionRecorder(
             service, decisions_folder(home, use_case), replica, durable=terms.durable, clock=clock
@@ -153,6 +133,16 @@ class Assembly:
         self._features = FeatureWatch(
             drivers.reader, DecisionSchema.of(service), clock, required=lambda: self.scorer.needs_features
         )
+        self.explaining: Explaining | None = None
+        if drivers.audit is not None:
+            self.explaining = Explaining(
+                use_case,
+                open_explainer=lambda model: open_explainer(Path(model.ref.path), model.artefact),
+                steps=self.host.steps,
+                wording=Wording.of(service),
+                audit=drivers.audit,
+                clock=clock,
+            )
         admission = Admission(terms.admission, clock)
         self.sharing: Sharing | None = None
         if drivers.meeting is not None:
@@ -176,13 +166,14 @@ class Assembly:
                 {
                     "model": lambda: None if self.host.ready else "no version serves",
                     "background": self._stopped,
-                    "decision_log": lambda: "full: the disk is slow or away" if self.recorder.spool.full else None,
+                    "decision_log": self.recorder.spool.problem,
                     "features": self._features.problem,
                 }
             ),
             admission=admission,
             answers=self.sharing.answers if self.sharing else None,
             breakers=self.breakers,
+            explaining=self.explaining,
         )
         self.telemetry = Telemetry(
             use_case,
@@ -220,7 +211,9 @@ class Assembly:
         return self.service.readiness.ready
 
     def require_alive(self) -> None:
-        """Raise ServiceFailed if a background task has ended."""
+        """Raise ServiceFailed if a background task or the thread of a log has ended."""
+        if not (self.recorder.spool.alive and self.outcomes.alive):
+            raise ServiceFailed("the thread of a log ended", hint="see the replica's log")
         for task in self._tasks:
             if task.done():
                 raise ServiceFailed("a background task of the replica ended", hint="see the replica's log")
@@ -244,26 +237,21 @@ class Assembly:
             await self.host.publish()
         except Exception as error:  # the channel may be gone already; the decision log still holds the rows
             _LOG.warning("the last counts were not published: %s", type(error).__name__)
+        await self._drivers.leave()
         await asyncio.get_running_loop().run_in_executor(None, self.close)
 
     def close(self) -> None:
-        """Write what is left in the spools."""
+        """Write what is left in the spools, and close the drivers."""
         self.recorder.close()
         self.outcomes.close()
         self._executor.shutdown(wait=False)
+        if self.explaining is not None:
+            self.explaining.close()
         if self.tracer is not None:
             self.tracer.close()
         if self.recomputer is not None:
             self.recomputer.close()
-
-
-def find_service(project: Project, name: str, *, file: str) -> FeatureService:
-    """Return the feature service that a contract names."""
-    services = [service for service in project.collect("features", FeatureService) if service.name == name]
-    if not services:
-        near = names_near(name, [service.name for service in project.collect("features", FeatureService)])
-        raise DefinitionError(f"unknown feature service {name!r}{near}", file=file, field="decision.feature_service")
-    return services[0]
+        self._drivers.close()
 
 
 def assemble(
@@ -281,48 +269,39 @@ def assemble(
     path = project.app_folder(use_case) / "contract.yaml"
     trust = trust_root(settings)
     contract = require_signed(path, trust, name=use_case).contract
-    service = find_service(project, contract.decision.feature_service, file=str(path.name))
+    name = contract.decision.feature_service
+    service = service_named(project, name, field=f"{use_case}.decision.feature_service")
     require_agreement(contract, service, file=path.name)
     terms = Terms.of(contract)
     rules = project.one(f"serve_apps.{use_case}", "rules", Rules) if RULES in terms.ladder else None
     audit = audit_log(settings, f"serving-{use_case}", clock)
-
-    def reads_for() -> Principal:
-        """Return who recomputes: the replica, for the purpose of the contract whose signatures allow it."""
-        return Principal(
-            sub=f"replica:{use_case}",
-            kind="workload",
-            scopes=frozenset({"data:read"}),
-            purpose=terms.purposes[0],
-            expires=clock.now() + MINUTE,
-        )
-
     collector = OtlpSettings.of(os.environ, **{"service.instance.id": replica})
-    assembly = Assembly(
+    drivers = open_drivers(
         use_case,
-        home=settings.home,
-        service=service,
-        terms=terms,
-        rules=rules,
-        drivers=Drivers(
-            store=RedisControlStore(settings.redis_control_url),
-            channel=RedisCountsChannel(settings.redis_control_url),
-            reader=OnlineReader(service, settings.redis_features_url, timeout_s=min(_READ_S, terms.patience_s / 2)),
-            verifier=verifier_from(settings, clock),
-            load=loader(use_case, service, trust, audit, purpose=terms.purposes[0], clock=clock),
-            clock=clock,
-            meeting=Meeting.at(settings.redis_features_url, use_case, replica),
-            lake=LakeFeatures(service, lambda: LakeReader(settings, audit, clock), reads_for),
-        ),
+        settings,
+        service,
+        terms,
         replica=replica,
-        objectives=Objectives.of(contract),
-        tracer=None if collector is None else Tracer(use_case, collector, clock),
-        sink=sink,
-        max_batch_rows=max_batch_rows,
+        load=loader(use_case, service, lambda: trust_root(settings), audit, purpose=terms.purposes[0], clock=clock),
+        audit=audit,
+        clock=clock,
     )
-    try:
+    with ExitStack() as opening:
+        opening.callback(drivers.close)
+        assembly = Assembly(
+            use_case,
+            home=settings.home,
+            service=service,
+            terms=terms,
+            rules=rules,
+            drivers=drivers,
+            replica=replica,
+            objectives=Objectives.of(contract),
+            tracer=None if collector is None else Tracer(use_case, collector, clock),
+            sink=sink,
+            max_batch_rows=max_batch_rows,
+        )
+        opening.callback(assembly.close)
         assembly.host.start()
-    except BaseException:
-        assembly.close()
-        raise
+        opening.pop_all()
     return assembly

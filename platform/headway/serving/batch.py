@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headway.core.types import Columns, Int64, Matrix
-from headway.serving.work import Call
+from headway.serving.work import Call, Model
 
 NO_MODEL = "none"
 
@@ -28,6 +28,8 @@ class Batch:
     rejected: npt.NDArray[np.bool_] | None = None
     arms: list[str] = field(default_factory=list)
     version: str = NO_MODEL
+    model: Model | None = None
+    """What scored the batch; None: the rules."""
     recomputed: set[str] = field(default_factory=set)
     """Views whose stale rows come from the lake."""
 

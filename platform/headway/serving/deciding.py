@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headway.core.clock import Clock
-from headway.core.errors import Forbidden, Unavailable
+from headway.core.errors import Forbidden, InvalidValue, Unavailable
 from headway.core.types import Principal
 from headway.serving.admission import Admission, Verdict
 from headway.serving.batching import Batcher
+from headway.serving.explaining import EXTRA_ROWS, Explaining
 from headway.serving.http import Request, Response
 from headway.serving.idempotency import Idempotency
 from headway.serving.meter import Meter
 from headway.serving.priority import Priority, priority_of
-from headway.serving.protocol import DecisionCall, DecisionsBody
+from headway.serving.protocol import EXPLAIN, DecisionCall, DecisionsBody
 from headway.serving.shared_answers import Claim, SharedAnswers
 from headway.serving.tracing import RequestTrace
 from headway.serving.work import Answer, Call
@@ -57,8 +58,10 @@ class Decider:
         clock: Clock,
         answers: SharedAnswers | None = None,
         meter: Meter | None = None,
+        explaining: Explaining | None = None,
     ) -> None:
         self._answers = answers
+        self._explaining = explaining
         self._replay_scope = f"replay:{use_case}"
         self._admission = admission
         self._batcher = batcher
@@ -79,7 +82,9 @@ class Decider:
         key = request.idempotency_key or call.id
         if key is None:
             return await self._decide(request, principal, call, encode)
-        first = self._idempotency.claim(principal.sub, key, request.body)
+        # the same rows with and without reasons are two questions
+        body = request.body + b"\0explain" if call.explain else request.body
+        first = self._idempotency.claim(principal.sub, key, body)
         if first is not None:
             try:
                 return await asyncio.shield(first)
@@ -91,7 +96,7 @@ class Decider:
         claim: Claim | None = None
         try:
             if self._answers is not None:
-                found = await self._answers.claim(principal.sub, key, request.body)
+                found = await self._answers.claim(principal.sub, key, body)
                 if isinstance(found, Response):
                     self._idempotency.replayed += 1
                     response = found
@@ -112,9 +117,24 @@ class Decider:
         batcher.submit_to(_Reply(exchange, work, encode, self._encoded), work, priority)
 
     async def _decide(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
+        if call.explain:
+            return await self._explain(request, principal, call, encode)
         batcher, work, priority = self._admitted(principal, call, request.request_id, request.trace)
         answer = await batcher.submit(work, priority)
         return self._encoded(answer, work, encode, call.id or request.request_id)
+
+    async def _explain(self, request: Request, principal: Principal, call: DecisionCall, encode: Encode) -> Response:
+        """Decide and give reasons; what keeps them away for long refuses the call before it is decided."""
+        explaining = self._explaining
+        if explaining is None:
+            raise InvalidValue(EXPLAIN, "this application gives no reasons", hint="leave it out")
+        with explaining.place():
+            await explaining.ready(self._patience(call))
+            batcher, work, priority = self._admitted(principal, call, request.request_id, request.trace)
+            answer = await batcher.submit(work, priority)
+            decisions = await explaining.explain(answer, work, principal)
+        told = Answer(answer.model_version, list(decisions))
+        return self._encoded(told, work, encode, call.id or request.request_id)
 
     def _admitted(
         self, principal: Principal, call: DecisionCall, request_id: str, trace: RequestTrace | None
@@ -128,9 +148,12 @@ class Decider:
         self._room()
         batcher = self._batcher
         rows = len(call.rows)
-        left_s = self._patience_s if call.patience_s is None else min(call.patience_s, self._patience_s)
+        left_s = self._patience(call)
         priority = priority_of(principal.scopes, replayed=call.replayed)
-        verdict = self._admission.admit(principal.sub, rows, batcher, left_s=left_s, priority=priority)
+        extra = rows * EXTRA_ROWS if call.explain else 0
+        verdict = self._admission.admit(
+            principal.sub, rows, batcher, left_s=left_s, priority=priority, size=call.size, extra=extra
+        )
         if verdict is Verdict.FALLBACK:  # by a queue of its own: it shall not wait for what it could not wait for
             batcher = self._rules
             self._admission.require_room(rows, batcher)
@@ -145,8 +168,12 @@ class Decider:
             rules_only=verdict is Verdict.FALLBACK,
             arrived=arrived,
             trace=trace,
+            explain=call.explain,
         )
         return batcher, work, priority
+
+    def _patience(self, call: DecisionCall) -> float:
+        return self._patience_s if call.patience_s is None else min(call.patience_s, self._patience_s)
 
     def _encoded(self, answer: Answer, work: Call, encode: Encode, name: str) -> Response:
         start = self._clock.monotonic()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import traceback
 from typing import NamedTuple
 
 import msgspec
@@ -54,6 +56,8 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     code: str
     field: str | None = None
     request_id: str | None = None
+    retry_after_s: float | None = None
+    """With 429 and 503; `Retry-After` in whole seconds, and for callers who see no headers."""
 
 
 def status_of(error: BaseException, *, inference: bool = False) -> int:
@@ -73,6 +77,7 @@ def error_response(error: BaseException, request_id: str, *, inference: bool = F
         body = ErrorBody(error=message, code=error.code, field=error.field, request_id=request_id)
         if isinstance(error, CapacityError):
             headers = ((b"retry-after", _seconds(error).encode()),)
+            body.retry_after_s = round(error.retry_after_s, 3)
         elif status == 401:
             headers = ((b"www-authenticate", b"Bearer"),)
     else:
@@ -116,4 +121,17 @@ def _seconds(error: CapacityError) -> str:
 
 def own(error: Exception) -> Exception:
     """Return an exception per caller: one shared object would collect everybody's traceback."""
-    return copy.copy(error) if isinstance(error, HeadwayError) else RuntimeError(str(error))
+    if isinstance(error, HeadwayError):
+        return copy.copy(error)
+    ours = RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+    ours.__cause__ = error
+    return ours
+
+
+def log_unexpected(log: logging.Logger, error: Exception, request_id: str, trace_id: str = "") -> None:
+    """Log kind and place of an error that is not in the tree; its text may hold the caller's data, and is left out."""
+    if not isinstance(error, HeadwayError):
+        place = "".join(traceback.format_tb(error.__traceback__))
+        extra = {"request_id": request_id, "trace_id": trace_id}
+        kind = type(error.__cause__ or error).__name__
+        log.error("request %s failed: %s\n%s", request_id, kind, place, extra=extra)

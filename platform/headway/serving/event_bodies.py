@@ -12,6 +12,8 @@ from headway.serving.protocol import decode, invalid, refuse_duplicates
 
 MAX_EVENTS = 1_000
 """Events of one request; a larger job belongs to `headway stream feed`."""
+MAX_EVENT = 1 << 16
+"""Bytes of one event: the stream's memory is shared by all sources."""
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 """Content types of one event per line."""
 
@@ -39,6 +41,9 @@ def split(body: bytes, content_type: str) -> list[bytes]:
             field="events",
             hint="split the request; headway stream feed takes any amount",
         )
+    for place, event in enumerate(events):
+        if len(event) > MAX_EVENT:
+            raise TooLarge(f"{len(event)} bytes, an event has at most {MAX_EVENT}", field=f"events[{place}]")
     return events
 
 

@@ -21,7 +21,7 @@ from headway.core.types import Principal
 from headway.features.streams.port import EventStream, TopicFull, TopicGone
 from headway.features.streams.publishing import Judge, Pair, TopicWriter
 from headway.serving.batching import Batcher
-from headway.serving.errors import error_response, own
+from headway.serving.errors import error_response, log_unexpected, own
 from headway.serving.event_bodies import refusal, require_unique_members, split
 from headway.serving.http import Request, Response
 from headway.serving.limiter import Gcra
@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 PREFIX = "/v1/events"
 """Route of the application: sources are shared by use cases."""
 _LONGEST_NAME = 200
+_BYTES_PER_EVENT = 1_024
+"""A body counts as at least one event per so many bytes: the stream keeps bytes, not events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ class EventService:
             if principal is None:
                 raise NotFound("path", f"{request.method} {PREFIX}{request.path}", known=[f"POST {PREFIX}/<source>"])
             values = split(request.body, request.content_type)
-            self._admit(principal.sub, len(values))
+            self._admit(principal.sub, max(len(values), len(request.body) // _BYTES_PER_EVENT))
             posted = _Posted(request.path.strip("/"), values, self._clock.monotonic() + self._limits.patience_s)
             accepted = await self.batcher.submit(posted)
             return Response(200, self._encoder.encode(EventAnswer(accepted)))
@@ -137,9 +139,7 @@ class EventService:
 
     def failed(self, error: Exception, request_id: str, path: str) -> Response:  # noqa: ARG002  # the gateway's form
         """Return the answer to a failed request."""
-        if not isinstance(error, HeadwayError):
-            # the text may hold the caller's data: the log names the kind and the place, the answer neither
-            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error)
+        log_unexpected(_LOG, error, request_id)
         return error_response(error, request_id)
 
     def request_id(self) -> str:

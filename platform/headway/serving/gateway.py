@@ -113,10 +113,11 @@ class Gateway:
                     body=body,
                     token=token,
                     request_id=request_id,
-                    idempotency_key=_key(headers.get(b"idempotency-key")),
+                    idempotency_key=key_of(headers.get(b"idempotency-key")),
                     content_type=_content_type(headers.get(b"content-type")),
                     header_length=_header_length(headers.get(b"inference-header-content-length")),
                     trace=trace,
+                    query=scope.get("query_string", b"").decode("latin-1"),
                 ),
                 caller,
             )
@@ -181,8 +182,7 @@ def _whole(message: Message) -> bytes | None:
     if message["type"] == "http.disconnect":
         return None
     body: bytes = message.get("body", b"")
-    if len(body) > BODY_LIMIT:
-        raise _too_large()
+    require_size(body)
     return body
 
 
@@ -247,7 +247,8 @@ def bearer(header: bytes | None) -> str | None:
     return header[7:].strip().decode("latin-1")
 
 
-def _key(header: bytes | None) -> str | None:
+def key_of(header: bytes | None) -> str | None:
+    """Return a caller's idempotency key; Malformed where it is not ASCII of bounded length."""
     if header is None:
         return None
     if not 0 < len(header) <= LONGEST_ID or not header.isascii():
@@ -286,6 +287,12 @@ def _is_long(headers: dict[bytes, bytes]) -> bool:
 def _too_slow(request_id: str) -> Response:
     error = Malformed(f"did not arrive whole within {BODY_S:.0f} s", field="body", hint="send it at once")
     return replace(error_response(error, request_id), status=408)
+
+
+def require_size(body: bytes) -> None:
+    """Raise TooLarge for a body above the limit."""
+    if len(body) > BODY_LIMIT:
+        raise _too_large()
 
 
 def _too_large() -> TooLarge:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headway.core.errors import NotFound, ServiceFailed
-
-DEPLOYMENT = "decide"
+from headway.core.errors import NotFound, ServiceFailed, Unavailable
 
 
 class HandleTransport:
@@ -14,8 +12,10 @@ class HandleTransport:
 
     def __init__(self, use_case: str, *, timeout_s: float = 10.0) -> None:
         from ray import serve
+        from ray.exceptions import RayError
 
         self._timeout_s = timeout_s
+        self._faults = (TimeoutError, RayError, serve.exceptions.RayServeException)
         try:
             self._handle: Any = serve.get_app_handle(use_case)
             # the throughput settings put the router on the caller's event loop; a plain caller has none
@@ -28,9 +28,14 @@ class HandleTransport:
             raise ServiceFailed(f"Serve does not answer: {error}", hint="headway status") from error
 
     def send(self, method: str, path: str, body: bytes, *, token: str, key: str | None = None) -> tuple[int, bytes]:
-        """Return status and body."""
-        answer = self._handle.respond.remote(method, path, body, token=token, idempotency_key=key)
-        status, content = answer.result(timeout_s=self._timeout_s)
+        """Return status and body; Unavailable if no replica answers in time."""
+        try:
+            answer = self._handle.respond.remote(method, path, body, token=token, idempotency_key=key)
+            status, content = answer.result(timeout_s=self._timeout_s)
+        except self._faults as error:
+            raise Unavailable(
+                f"no replica answered: {type(error).__name__}", retry_after_s=1.0, hint="headway status"
+            ) from error
         return int(status), bytes(content)
 
     def close(self) -> None:

@@ -25,6 +25,8 @@ class Request:
     """Bytes of the body that are JSON, raw tensors behind them (`Inference-Header-Content-Length`); None: all."""
     trace: RequestTrace | None = None
     """Where the call is traced."""
+    query: str = ""
+    """What stands behind the path's question mark."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -17,7 +17,8 @@ from msgspec import UNSET, Meta, UnsetType
 from headway.core.errors import InvalidValue, Malformed
 from headway.serving.columns import OUTPUTS, Places, Tensor, TensorColumns, wanted_name
 from headway.serving.http import Response
-from headway.serving.protocol import DecisionCall, DecisionsBody, decode, refuse_duplicates
+from headway.serving.protocol import EXPLAIN, DecisionCall, DecisionsBody, decode, refuse_duplicates
+from headway.serving.reasons import reason_lists
 from headway.serving.schema import DecisionSchema
 from headway.serving.tensors import to_raw
 
@@ -25,6 +26,9 @@ _PLACES = Places(values="inputs[{}].data", raw="inputs[{}].parameters.binary_dat
 _SIZE, _BINARY, _ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 _HEADER_LENGTH = b"inference-header-content-length"
+
+
+Parameters: TypeAlias = dict[str, bool | int | float | str | None]
 
 
 class InputTensor(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,14 +39,14 @@ class InputTensor(msgspec.Struct, forbid_unknown_fields=True):
     datatype: str
     data: list[Any] | UnsetType = UNSET
     """Unset: `binary_data_size` bytes behind the JSON."""
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 class OutputRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A wanted output."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
 
 
 class InferBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,7 +54,7 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True):
 
     inputs: list[InputTensor]
     id: Annotated[str, Meta(max_length=128)] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: Parameters = {}
     outputs: list[OutputRequest] | None = None
     model_name: str | None = None
     """Not in the specification; KServe's client repeats the path's here."""
@@ -120,7 +124,9 @@ class InferenceProtocol:
         rows, replayed = self._inputs.rows(
             [Tensor(item.name, item.datatype, item.shape, _values(item), raw[i]) for i, item in enumerate(body.inputs)]
         )
-        return DecisionCall(rows=rows, id=body.id, replayed=replayed), _wanted(body)
+        explain = _flag(body.parameters, EXPLAIN, "parameters", default=False)
+        call = DecisionCall(rows=rows, id=body.id, replayed=replayed, size=len(data), explain=explain)
+        return call, _wanted(body)
 
     def encode(self, answer: DecisionsBody, outputs: tuple[WantedOutput, ...]) -> Response:
         """Return the response: JSON, followed by the outputs that are wanted as bytes."""
@@ -148,6 +154,7 @@ class InferenceProtocol:
                     "decision_ids": [decision.decision_id for decision in decisions],
                     "arm": [decision.arm for decision in decisions],
                     "degraded": [",".join(decision.degraded) for decision in decisions],
+                    **reason_lists(decisions),
                 },
                 "outputs": described,
             }
@@ -233,7 +240,7 @@ def _wanted(body: InferBody) -> tuple[WantedOutput, ...]:
     return tuple(wanted.values())
 
 
-def _flag(parameters: dict[str, Any], name: str, place: str, *, default: bool) -> bool:
+def _flag(parameters: Parameters, name: str, place: str, *, default: bool) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise InvalidValue(f"{place}.{name}", f"{value!r} is not true or false")

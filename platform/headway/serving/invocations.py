@@ -67,7 +67,7 @@ class InvocationsProtocol:
             rows.append(row)
         if not rows:
             raise InvalidValue(form, "no rows", hint="send at least one")
-        return DecisionCall(rows=rows, replayed=replayed)
+        return DecisionCall(rows=rows, replayed=replayed, size=len(data))
 
     @staticmethod
     def encode(answer: DecisionsBody) -> Response:

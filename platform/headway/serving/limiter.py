@@ -47,6 +47,21 @@ class Gcra:
         cell.unsent += cost
         return 0.0
 
+    def excess(self, client: str, cost: int, now: float) -> float:
+        """Return 0, or the seconds until `cost` rows, at most the burst, would fit; nothing is counted."""
+        cell = self.cells.get(client)
+        if cell is None or cell.arrival <= now:
+            return 0.0
+        excess = cell.arrival - now + (cost - self.burst) * self.interval
+        return excess if excess > _ROUNDING else 0.0
+
+    def debit(self, client: str, cost: int, now: float) -> None:
+        """Count rows that cannot be refused any more, into debt of at most another burst."""
+        cell = self.cells.get(client) or self._new(client, now)
+        most = now + 2 * self.burst * self.interval
+        cell.arrival = min(max(cell.arrival, now) + cost * self.interval, most)
+        cell.unsent += cost
+
     def _new(self, client: str, now: float) -> Cell:
         """Make room by forgetting an old client, one that owes nothing if there is one among the oldest."""
         if len(self.cells) >= self._clients:

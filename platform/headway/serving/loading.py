@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from headway.core.clock import Clock
-from headway.core.errors import HeadwayError, Tampered
+from headway.core.errors import Tampered
 from headway.core.routing import VersionRef
 from headway.features.definitions import FeatureService
 from headway.features.kernel import kernel_sha256
-from headway.governance.audit import AuditLog
+from headway.governance.audit_event import AuditSink
 from headway.governance.signing import TrustRoot
 from headway.governance.statement import verify_version
 from headway.models.artefact import Artefact, load_artefact
@@ -17,9 +18,18 @@ from headway.serving.host import Load
 
 
 def loader(
-    use_case: str, service: FeatureService, trust: TrustRoot, audit: AuditLog, *, purpose: str, clock: Clock
+    use_case: str,
+    service: FeatureService,
+    trust: Callable[[], TrustRoot],
+    audit: AuditSink,
+    *,
+    purpose: str,
+    clock: Clock,
 ) -> Load:
-    """Return what verifies and loads versions of a use case; blocking, raises EvidenceError for what does not hold."""
+    """Return what verifies and loads versions of a use case; blocking, raises EvidenceError for what does not hold.
+
+    `trust` is asked at every load, so that a key revoked while the replica serves signs nothing that it loads later.
+    """
     refused: list[tuple[VersionRef, str]] = []
     # the last refusal: the host tries again for as long as a version is routed, the audit log has it once
 
@@ -38,7 +48,7 @@ def loader(
         try:
             statement = verify_version(
                 Path(ref.path),
-                trust,
+                trust(),
                 name=use_case,
                 version=ref.version,
                 clock=clock,
@@ -52,7 +62,7 @@ def loader(
             artefact = load_artefact(Path(ref.path), statement)
             if artefact.input_schema.names != service.features:
                 raise Tampered(f"version {ref.version} expects other features than {service.name} gives")
-        except HeadwayError as error:
+        except Exception as error:  # whatever keeps a version out is a refusal, and on record
             if refused != [(ref, str(error))]:
                 record(ref, "refused")
                 refused[:] = [(ref, str(error))]

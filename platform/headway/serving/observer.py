@@ -1,4 +1,7 @@
-"""Sees every request come and go, whatever way it came: HTTP, gRPC or a Ray handle, hook on or off."""
+"""Notes every answered request, whatever way it came: the short way, HTTP, gRPC or a Ray handle, hook on or off.
+
+Who goes before its request is whole is answered nothing and noted nowhere; events have no meter.
+"""
 
 from __future__ import annotations
 

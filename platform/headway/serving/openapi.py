@@ -13,9 +13,11 @@ import msgspec
 
 from headway.core.times import EVENT_TIME
 from headway.serving.errors import ErrorBody
+from headway.serving.explaining import EXTRA_ROWS
 from headway.serving.inference import InferBody
 from headway.serving.invocations import InvocationsBody
-from headway.serving.protocol import DecisionsBody, OutcomesBody
+from headway.serving.protocol import EXPLAIN, DecisionsBody, OutcomesBody
+from headway.serving.reasons import ExplainedBody
 from headway.serving.schema import DecisionSchema
 
 _EXAMPLES: dict[str, Any] = {"int64": 1, "float32": 12.5, "float64": 12.5, "string": "a", "bool": True}
@@ -36,8 +38,8 @@ _REF = "#/components/schemas/{name}"
 def document(use_case: str, schema: DecisionSchema) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of a use case's application."""
     row = schema.row_type()
-    (row_schema, infer, invocations, outcomes, decisions, error), components = msgspec.json.schema_components(
-        [row, InferBody, InvocationsBody, OutcomesBody, DecisionsBody, ErrorBody], ref_template=_REF
+    (row_schema, infer, invocations, outcomes, decisions, told, error), components = msgspec.json.schema_components(
+        [row, InferBody, InvocationsBody, OutcomesBody, DecisionsBody, ExplainedBody, ErrorBody], ref_template=_REF
     )
     decide = {
         "type": "object",
@@ -56,8 +58,16 @@ def document(use_case: str, schema: DecisionSchema) -> dict[str, Any]:
     ]
     outcome = {"decision_id": "018bcfe5-6800-7429-8c45-e49985ae9131", "label": 1, EVENT_TIME: "2026-01-31T12:00:00Z"}
     may_decide = f"decide:{use_case}"
+    answers = {"anyOf": [told, decisions]}
+    post = _post("Decide on rows", may_decide, decide, answers, {"rows": [example]})
+    post["parameters"] = [
+        {
+            "name": EXPLAIN, "in": "query", "required": False, "schema": {"type": "boolean", "default": False},
+            "description": f"Reasons with each decision. A row then counts as {1 + EXTRA_ROWS} against the limits.",
+        }
+    ]  # fmt: skip
     paths = {
-        "/v1/decisions": {"post": _post("Decide on rows", may_decide, decide, decisions, {"rows": [example]})},
+        "/v1/decisions": {"post": post},
         "/v1/outcomes": {
             "post": _post("Say what became of decisions", f"outcomes:{use_case}", outcomes, {}, {"outcomes": [outcome]})
         },

@@ -142,8 +142,8 @@ class RedisOutcomeIds:
 
 def outcome_ids(store: ControlStore, use_case: str) -> OutcomeIds:
     """Return what is remembered of a use case's outcomes, in the server of its control store."""
-    if isinstance(store, RedisControlStore):  # on its connections: the port of records has no call for ids
-        return RedisOutcomeIds(store._client, use_case)
+    if isinstance(store, RedisControlStore):
+        return RedisOutcomeIds(store.client, use_case)
     return StoredOutcomeIds(store, use_case)
 
 

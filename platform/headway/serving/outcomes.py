@@ -97,6 +97,11 @@ class Outcomes:
             accepted = self._seen.mark([item[0] for item in new], TAKEN).count(FREE)
         return OutcomesAnswer(accepted=accepted, duplicate=len(ours) - accepted, unknown=len(checked) - len(ours))
 
+    @property
+    def alive(self) -> bool:
+        """Whether outcomes are still written."""
+        return self._spool.alive
+
     def close(self) -> None:
         """Write what is left."""
         self._spool.close()

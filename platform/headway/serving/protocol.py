@@ -6,18 +6,22 @@ import json
 import math
 import re
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Meta
 
 from headway.core.errors import HeadwayError, InvalidValue, Malformed, TooLarge
-from headway.core.times import EVENT_TIME, parse_time
+from headway.core.times import EVENT_TIME, parse_time, require_time
 from headway.serving.schema import MAX_ROWS, DecisionSchema, Row
 
 _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"(?P<kind>missing required|contains unknown) field `(?P<name>.*)`")
-_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Years 1 to 9999: what RFC 3339 can say."""
+EXPLAIN = "explain"
+"""The query member, and the parameter of the Open Inference Protocol, that asks for reasons."""
+_FLAGS = {"true": True, "false": False}
+_EXPLAINED = 1 << 16
+"""Bytes of a body in which the number that is no JSON is looked for."""
 
 
 class DecisionCall(msgspec.Struct, kw_only=True):
@@ -31,6 +35,10 @@ class DecisionCall(msgspec.Struct, kw_only=True):
     """The caller chose the time, by as_of or by a row's event_time."""
     patience_s: float | None = None
     """What is left of the caller's own deadline."""
+    size: int = 0
+    """Bytes of the body."""
+    explain: bool = False
+    """The caller wants reasons."""
 
 
 class OutcomeRow(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,7 +113,7 @@ class DecisionDecoder:
         if data.count(b":") != members:
             refuse_duplicates(data)
         as_of = None if body.as_of is None else moment(body.as_of, "as_of")
-        return DecisionCall(rows=rows, id=body.id, as_of=as_of, replayed=replayed)
+        return DecisionCall(rows=rows, id=body.id, as_of=as_of, replayed=replayed, size=len(data))
 
 
 _OUTCOMES: msgspec.json.Decoder[OutcomesBody] = msgspec.json.Decoder(OutcomesBody)
@@ -124,13 +132,19 @@ def decode_outcomes(data: bytes) -> list[OutcomeRow]:
     return body.outcomes
 
 
+def wants_reasons(query: str) -> bool:
+    """Return what a query string says of `explain`; InvalidValue for anything but true or false."""
+    given = parse_qs(query, keep_blank_values=True).get(EXPLAIN, [])
+    if len(given) > 1 or any(value not in _FLAGS for value in given):
+        raise InvalidValue(EXPLAIN, f"{given[-1][:20]!r} is not true or false", hint="?explain=true, or leave it out")
+    return bool(given) and _FLAGS[given[0]]
+
+
 def moment(value: int | str, field: str) -> int:
     """Return microseconds for RFC 3339 text or an integer of microseconds."""
     if isinstance(value, str):
         value = parse_time(value, field=field)
-    if not _EARLIEST <= value <= _LATEST:
-        raise InvalidValue(field, "a time outside the years 1 to 9999", hint="UTC microseconds or RFC 3339")
-    return value
+    return require_time(value, field=field)
 
 
 def decode(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
@@ -164,27 +178,31 @@ def invalid(error: msgspec.ValidationError) -> HeadwayError:
 
 def refuse_not_finite(data: bytes) -> None:
     """Name the field where a body says NaN or Infinity, which JSON does not know but many writers send."""
+    if len(data) > _EXPLAINED:
+        return
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
         return
-    place = _not_finite(body, "")
+    place = _not_finite(body)
     if place is not None:
-        raise InvalidValue(place or "body", "not a finite number", code="not_finite")
+        raise InvalidValue(place.removeprefix(".") or "body", "not a finite number", code="not_finite")
 
 
-def _not_finite(value: Any, place: str) -> str | None:
+def _not_finite(value: Any) -> str | None:
+    """Return the place of the first number that is not finite; the way to it is written on the way back."""
     if isinstance(value, float):
-        return None if math.isfinite(value) else place
-    members: list[tuple[str, Any]] = []
+        return None if math.isfinite(value) else ""
     if isinstance(value, dict):
-        members = [(f"{place}.{name}" if place else name, item) for name, item in value.items()]
+        for name, item in value.items():
+            found = _not_finite(item)
+            if found is not None:
+                return f".{name}{found}"
     elif isinstance(value, list):
-        members = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
-    for name, item in members:
-        found = _not_finite(item, name)
-        if found is not None:
-            return found
+        for index, item in enumerate(value):
+            found = _not_finite(item)
+            if found is not None:
+                return f"[{index}]{found}"
     return None
 
 

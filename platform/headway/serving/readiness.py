@@ -69,9 +69,10 @@ class FeatureWatch:
         """Read a key."""
         try:
             await self._reader.read(self._keys, np.array([self._clock.now()], np.int64))
-        except HeadwayError as error:
+        except Exception as error:  # whatever it is, looking goes on
             if self.reachable:
-                _LOG.warning("the online store does not answer: %s", error.code)
+                what = error.code if isinstance(error, HeadwayError) else type(error).__name__
+                _LOG.warning("the online store does not answer: %s", what)
             self.reachable = False
         else:
             self.reachable = True

@@ -11,7 +11,7 @@ from ray import serve
 
 from headway.core.ids import uuid7
 from headway.serving import hook, wire
-from headway.serving.gateway import Gateway, Service
+from headway.serving.gateway import Gateway, Service, clean_id, key_of, require_size
 from headway.serving.grpc import ingress
 from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.http import Request
@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 2_000,
     "graceful_shutdown_timeout_s": 30.0,
     "graceful_shutdown_wait_loop_s": 0.2,
-    "health_check_period_s": 5.0,
+    "health_check_period_s": 1.0,
     "health_check_timeout_s": 10.0,
     "ray_actor_options": {"num_cpus": 0.2},
     "logging_config": {"enable_access_log": False},
@@ -96,23 +96,31 @@ class Replica(ingress.InferenceMethods):
         traceparent: str | None = None,
         tracestate: str | None = None,
     ) -> tuple[int, bytes]:
-        """Answer a Ray handle call with the same code as HTTP: without a token it is refused alike."""
+        """Answer a Ray handle call with the same code and bounds as HTTP: without a token it is refused alike."""
         service = self._assembly.service
         observer = service.observer
         arrived = observer.arrived()
+        path, _, query = path.partition("?")
         trace = observer.trace(_context(traceparent, tracestate))
-        request_id = request_id or service.request_id()
-        response = await service.respond(
-            Request(
+        request_id = clean_id(request_id) if request_id else service.request_id()
+        try:
+            caller = service.caller(method, path, token)
+            require_size(body)
+            request = Request(
                 method=method,
                 path=path,
                 body=body,
                 token=token,
                 request_id=request_id,
-                idempotency_key=idempotency_key,
+                idempotency_key=None
+                if idempotency_key is None
+                else key_of(idempotency_key.encode(errors="surrogatepass")),
                 trace=trace,
+                query=query,
             )
-        )
+            response = await service.respond(request, caller)
+        except Exception as error:
+            response = service.failed(error, request_id, path)
         observer.left("handle", method, path, response.status, arrived, request_id=request_id, trace=trace)
         return response.status, response.body
 

@@ -184,7 +184,7 @@ class Scorer:
             if self._rules is None and len(batch.calls) > 1 and not np.isfinite(scores).all():
                 raise _Guilty  # nobody answers instead: who asked for it fails alone
             batch.arms = [arm] * len(batch.at)
-            batch.version = model.version
+            batch.version, batch.model = model.version, model
             return model, scores
         return None
 
@@ -224,7 +224,7 @@ class Scorer:
         count = len(batch.at)
         if not batch.served.size:
             batch.served = np.full((count, len(self._service.features)), np.nan, dtype=np.float32)
-        batch.arms, batch.version = [RULES_ARM] * count, NO_MODEL
+        batch.arms, batch.version, batch.model = [RULES_ARM] * count, NO_MODEL, None
         batch.mark_all(why)
         return self._finish(batch, scores)
 
@@ -258,7 +258,10 @@ class Scorer:
             if batch.rejected is not None and batch.rejected[start:end].any():
                 answers.append(_stale(decisions[start:end]))
             else:
-                answers.append(Answer(batch.version, decisions[start:end]))
+                answer = Answer(batch.version, decisions[start:end])
+                if call.explain:
+                    answer.model, answer.served = batch.model, batch.served[start:end]
+                answers.append(answer)
             start = end
         return answers
 

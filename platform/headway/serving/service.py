@@ -6,27 +6,29 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from headway.core.clock import Clock
-from headway.core.errors import Forbidden, HeadwayError, InvalidValue, NotFound, Unauthenticated, Unavailable
+from headway.core.errors import Forbidden, InputError, InvalidValue, NotFound, Unauthenticated, Unavailable
 from headway.core.ids import Ids
 from headway.core.types import Principal
 from headway.serving.admission import Admission
 from headway.serving.batching import Batcher
 from headway.serving.breaker import Breaker, State
 from headway.serving.deciding import Decider, Encode, Exchange
-from headway.serving.errors import error_response
+from headway.serving.errors import error_response, log_unexpected
+from headway.serving.explaining import Explaining
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol, ModelPath
 from headway.serving.invocations import InvocationsProtocol
+from headway.serving.limiter import Gcra
 from headway.serving.meter import Meter
 from headway.serving.observer import Observer
 from headway.serving.openapi import document, page
 from headway.serving.outcomes import Outcomes
-from headway.serving.protocol import DecisionCall, DecisionDecoder, DecisionsBody, decode_outcomes
+from headway.serving.protocol import DecisionCall, DecisionDecoder, DecisionsBody, decode_outcomes, wants_reasons
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.shared_answers import SharedAnswers
@@ -34,6 +36,7 @@ from headway.serving.terms import Terms
 from headway.serving.tracing import RequestTrace, Tracer
 from headway.serving.work import Answer, Call
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _OUTCOMES_S = 5.0
 """Longest wait for outcomes to be kept; one store that stands still would let every post wait for those before it."""
@@ -83,6 +86,7 @@ class DecisionService:
         meter: Meter | None = None,
         tracer: Tracer | None = None,
         readiness: Readiness | None = None,
+        explaining: Explaining | None = None,
     ) -> None:
         self.use_case = use_case
         self._terms = terms
@@ -109,6 +113,7 @@ class DecisionService:
             clock=clock,
             answers=answers,
             meter=self._meter,
+            explaining=explaining,
         )
         self._breakers = breakers
         self._traced = tracer is not None
@@ -149,6 +154,11 @@ class DecisionService:
         """What serves."""
         return self._host
 
+    @property
+    def deadline_s(self) -> float:
+        """Longest time in the service that the contract allows, seconds."""
+        return self._terms.admission.deadline_s
+
     def decides(self, token: str | None) -> Principal:
         """Return who asks for decisions; raises Unauthenticated or Forbidden, and what the verifier raises."""
         return self._principal(token, self._decide_scope)
@@ -180,10 +190,7 @@ class DecisionService:
 
     def failed(self, error: Exception, request_id: str, path: str, trace: RequestTrace | None = None) -> Response:
         """Return the answer to a failed request."""
-        if not isinstance(error, HeadwayError):
-            # the text may hold the caller's data: the log names the kind and the place, the answer neither
-            extra = {"request_id": request_id, "trace_id": trace.context.trace_id.hex() if trace else ""}
-            _LOG.error("request %s failed: %s", request_id, type(error).__name__, exc_info=error, extra=extra)
+        log_unexpected(_LOG, error, request_id, trace.context.trace_id.hex() if trace else "")
         return error_response(error, request_id, inference=path.startswith("/v2/"))
 
     @property
@@ -195,8 +202,8 @@ class DecisionService:
         """Begin to answer a whole request of a lane; False: it needs `respond`, for its answer is kept under a key."""
         try:
             principal = self._principal(token, self._decide_scope)
-            call, encode = self._lanes[path](body)
-            if call.id is not None:
+            call, encode = self.read(self.admission.decisions, principal, body, self._lanes[path])
+            if call.id is not None or call.explain:
                 return False
             self.decider.start(exchange, principal, call, encode)
         except Exception as error:
@@ -205,11 +212,16 @@ class DecisionService:
 
     async def _decisions(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
-        return await self.decider.once(request, principal, *self._read_decisions(request.body, request.trace))
+        explain = bool(request.query) and wants_reasons(request.query)
+        call, encode = self.read(self.admission.decisions, principal, request.body, self._read_decisions, request.trace)
+        call.explain = explain
+        return await self.decider.once(request, principal, call, encode)
 
     async def _infer(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._decide_scope)
-        read = self._read_infer(request.body, request.trace, request.header_length)
+        read = self.read(
+            self.admission.decisions, principal, request.body, self._read_infer, request.trace, request.header_length
+        )
         return await self.decider.once(request, principal, *read)
 
     async def _invoke(self, request: Request, caller: Principal | None) -> Response:
@@ -217,9 +229,21 @@ class DecisionService:
         if request.content_type != "application/json":
             raise InvalidValue("content-type", f"{request.content_type} is not taken", hint="send application/json")
         start = self._clock.monotonic()
-        call = self._invocations.decode(request.body)
+        call = self.read(self.admission.decisions, principal, request.body, self._invocations.decode)
         self.decoded(start, request.trace)
         return await self.decider.once(request, principal, call, self._invocations.encode)
+
+    def read(self, limit: Gcra, principal: Principal, body: bytes, read: Callable[..., T], *rest: Any) -> T:
+        """Read a body whose sender has credit left; one that cannot be used is charged too.
+
+        Raises QuotaExceeded, and what `read(body, *rest)` raises.
+        """
+        self.admission.require_credit(limit, principal.sub)
+        try:
+            return read(body, *rest)
+        except InputError:
+            self.admission.charge_unusable(limit, principal.sub, len(body))
+            raise
 
     def _read_decisions(self, body: bytes, trace: RequestTrace | None = None) -> tuple[DecisionCall, Encode]:
         start = self._clock.monotonic()
@@ -247,7 +271,7 @@ class DecisionService:
 
     async def _take_outcomes(self, request: Request, caller: Principal | None) -> Response:
         principal = caller or self._principal(request.token, self._scopes["/v1/outcomes"])
-        rows = decode_outcomes(request.body)
+        rows = self.read(self.admission.outcomes, principal, request.body, decode_outcomes)
         self.admission.admit_outcomes(principal.sub, len(rows), queued_rows=self._waiting_outcomes)
         may_replay = f"replay:{self.use_case}" in principal.scopes
         count = max(1, len(rows))
@@ -318,7 +342,7 @@ class DecisionService:
             "name": self.use_case,
             "version": state.champion,
             "generation": state.generation,
-            "error": state.error,
+            "error": None if state.error is None else "the routed version, or the record of it, cannot be used",
             "open": [breaker.name for breaker in self._breakers() if breaker.state is not State.CLOSED],
             "parts": parts,
         }

@@ -24,12 +24,18 @@ class Meeting:
 
     limits: LimitStore
     answers: AnswerStore
+    link: RedisLink | None = None
 
     @classmethod
     def at(cls, url: str, use_case: str, replica: str) -> Meeting:
         """Return the stores on a Redis-protocol server, over one connection that nothing else waits for."""
         link = RedisLink(url, timeout_s=_LONGEST_S)
-        return cls(limits=RedisLimitStore(link, use_case, replica), answers=RedisAnswerStore(link))
+        return cls(limits=RedisLimitStore(link, use_case, replica), answers=RedisAnswerStore(link), link=link)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self.link is not None:
+            await self.link.close()
 
 
 class Sharing:

@@ -4,6 +4,9 @@ A file is an Arrow IPC stream. Each group of rows is one record batch, written a
 first row came; after a kill -9 every complete batch before the torn end is readable. While a writer lives it holds an
 exclusive lock on its `*.open` file, which gets that name only once it is locked; a rolled file is renamed to
 `*.arrows`. A drain takes rolled files, and open files whose lock is free because their writer died.
+
+What the machine refuses (disk, memory) is tried again. An item that cannot be written at all is left out alone, counted
+and logged: no item ends the log for the others.
 """
 
 from __future__ import annotations
@@ -14,17 +17,27 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from headway.core.clock import Clock, SystemClock
-from headway.core.errors import Unavailable
+from headway.core.errors import PlatformError, Unavailable
 from headway.governance.files import sync_folder
 
 T = TypeVar("T")
-_Entry: TypeAlias = tuple[T, int, threading.Event | None]
+
+
+class _Waiting(threading.Event):
+    """Set once an item is on disk, or left out."""
+
+    refused: str | None = None
+    """Why it was left out."""
+
+
+_Entry: TypeAlias = tuple[T, int, _Waiting | None]
 """An item, its rows, and who waits until they are on disk."""
 _LOG = logging.getLogger(__name__)
 GROUP_S = 0.05
@@ -75,7 +88,7 @@ class Spool(Generic[T]):
         self._rows = 0
         self._opened = 0.0
         self.dropped = 0
-        """Rows that a lossy spool could not take."""
+        """Rows that a lossy spool could not take, and rows that cannot be written."""
         self.written = 0
         """Rows that are on disk."""
         self.error: str | None = None
@@ -97,9 +110,10 @@ class Spool(Generic[T]):
     def add_and_sync(self, item: T, rows: int) -> None:
         """Take an item of a durable spool from any thread, and return once its rows are on disk.
 
-        Raises Unavailable after five seconds; the rows stay in the queue and may still be written.
+        Raises Unavailable after five seconds; the rows stay in the queue and may still be written. PlatformError: they
+        cannot be written.
         """
-        done = threading.Event()
+        done = _Waiting()
         with self._adding:
             self._waiting_rows += rows
             self._queue.append((item, rows, done))
@@ -107,6 +121,13 @@ class Spool(Generic[T]):
         self._wake.set()
         if not done.wait(timeout=_SYNC_S):
             raise Unavailable(f"not on disk after {_SYNC_S:.0f} s: {self.error or 'it is slow'}", retry_after_s=5.0)
+        if done.refused is not None:
+            raise PlatformError(f"the rows cannot be written: {done.refused}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether what is added is still written; true of a closed one."""
+        return self._stop.is_set() or self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -117,6 +138,12 @@ class Spool(Generic[T]):
     def full(self) -> bool:
         """Whether a durable spool is too far behind its disk."""
         return self._durable and self._waiting_rows - self._taken_rows > self._full_rows
+
+    def problem(self) -> str | None:
+        """Say what keeps rows from the disk; fixed text."""
+        if not self.alive:
+            return "its thread ended"
+        return "full: the disk is slow or away" if self.full else None
 
     def require_room(self) -> None:
         """Raise Unavailable while the spool is full."""
@@ -152,17 +179,47 @@ class Spool(Generic[T]):
                 self._rows >= _ROLL_ROWS or self._clock.monotonic() - self._opened >= self._roll_s
             ):
                 self._roll()
-        except (OSError, pa.ArrowInvalid) as error:
+        except OSError as error:
             self._failed(taken, error)
+        except Exception as error:  # whatever an item brought: the thread outlives it
+            _LOG.warning("the spool %s writes items one by one: %s", self._folder.name, type(error).__name__)
+            if not taken:  # it came from the file
+                self._abandon()
+            self._write_each(taken)
+
+    def _write_each(self, taken: list[_Entry[T]]) -> None:
+        """Write items that cannot be written together, and leave out those that cannot be written at all."""
+        for place, entry in enumerate(taken):
+            try:
+                self._write([entry])
+            except (OSError, MemoryError) as error:
+                self._failed(taken[place:], error)
+                return
+            except Exception as error:
+                self._leave_out(entry, error)
+
+    def _leave_out(self, entry: _Entry[T], error: Exception) -> None:
+        _, rows, done = entry
+        # the text may hold the caller's data: the log names the kind
+        _LOG.error("the spool %s leaves out %d rows: %s", self._folder.name, rows, type(error).__name__)
+        self._taken_rows += rows
+        self.dropped += rows
+        if done is not None:
+            done.refused = type(error).__name__
+            done.set()
 
     def _write(self, taken: list[_Entry[T]]) -> None:
         batch = self._build([item for item, _, _ in taken])
         if self._file is None:
             self._open()
-        self._stream.write_batch(batch)
-        self._file.flush()
-        if self._durable:
-            os.fsync(self._file.fileno())
+        try:
+            self._stream.write_batch(batch)
+            self._file.flush()
+            if self._durable:
+                os.fsync(self._file.fileno())
+        except Exception:
+            self._abandon()
+            raise
         self._rows += batch.num_rows
         self._taken_rows += sum(rows for _, rows, _ in taken)
         self.written += batch.num_rows
@@ -172,11 +229,11 @@ class Spool(Generic[T]):
                 done.set()
 
     def _failed(self, taken: list[_Entry[T]], error: Exception) -> None:
-        """Keep the rows of a durable log for the next round; start a new file, the old one may be torn."""
+        """Keep the rows of a durable log for the next round, which starts a new file."""
         if self.error is None:
             _LOG.error("the spool %s cannot be written: %s", self._folder.name, error)
         self.error = str(error)
-        self._file = self._stream = None
+        self._abandon()
         if self._durable:
             self._queue.extendleft(reversed(taken))
             self._stop.wait(timeout=1.0)
@@ -185,6 +242,13 @@ class Spool(Generic[T]):
             rows = sum(rows for _, rows, _ in taken)
             self._taken_rows += rows
             self.dropped += rows
+
+    def _abandon(self) -> None:
+        """Leave a file that may be torn to the drain, which reads it up to there."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+        self._file = self._stream = None
 
     def _open(self) -> None:
         """Start a file that no drain ever sees unlocked: made under a hidden name, locked, then renamed."""

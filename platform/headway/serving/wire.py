@@ -197,6 +197,8 @@ class LaneProtocol(HttpToolsProtocol):  # type: ignore[misc]  # it comes without
             return None
         if parser.get_http_version() != "1.1" or parser.should_upgrade():
             return None
+        if self.flow.write_paused:  # who does not read its answers is made to wait, which takes a task
+            return None
         token = request_id = None
         for name, value in self.headers:
             if name in _UNUSUAL:
@@ -205,7 +207,7 @@ class LaneProtocol(HttpToolsProtocol):  # type: ignore[misc]  # it comes without
                 token = bearer(value)
             elif name == b"x-request-id":
                 request_id = value
-        named = lane.service.request_id() if request_id is None else clean_id(request_id.decode("latin-1"))
+        named = clean_id(request_id.decode("latin-1")) if request_id else lane.service.request_id()
         return Exchange(self, lane, request_id=named, token=token)
 
     def _long_way(self, body: bytes) -> None:

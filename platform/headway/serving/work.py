@@ -36,6 +36,8 @@ class Call:
     """Monotonic seconds, when it was queued."""
     trace: RequestTrace | None = None
     """Where it is traced."""
+    explain: bool = False
+    """The answer shall hold what its reasons are found from."""
 
     @property
     def size(self) -> int:
@@ -49,6 +51,10 @@ class Answer:
 
     model_version: str
     decisions: list[Decision]
+    model: Model | None = None
+    """What decided, where reasons are wanted and a model did."""
+    served: Matrix | None = None
+    """Its input, the rows that are recorded, where reasons are wanted."""
 
 
 @dataclass(slots=True)

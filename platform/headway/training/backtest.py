@@ -24,10 +24,10 @@ from headway.training.evaluate import Measure
 from headway.training.fitted import Fitted
 from headway.training.gates.judge import measure, rows_of
 from headway.training.measuring import LOSSES
-from headway.training.recipes.xgboost import fit
+from headway.training.steps import fit_rows
 
 Fit = Callable[[TrainingData, int], Fitted]
-"""Fits the training rows of a fold, given its number."""
+"""Fits the training rows of a fold, given its time."""
 MOST_FOLDS = 100
 
 
@@ -100,7 +100,7 @@ def backtest(
     for number, moment in enumerate(fold_times(job, as_of=as_of, folds=folds, every=every)):
         with progress.stage(f"fold {number + 1} of {folds}") as stage:
             data = build(job, reader, as_of=moment, principal=principal, snapshots=snapshots)
-            fitted = fit_fold(data, number)
+            fitted = fit_fold(data, moment)
             evaluation = data.evaluation()
             metrics = measure(rows_of(job, evaluation, fitted.predict(evaluation.matrix)))
             fold = Fold(
@@ -123,13 +123,10 @@ def spreads(folds: list[Fold]) -> dict[str, Spread]:
     return found
 
 
-def on_ray(job: TrainingJob, storage: Path, run_name: str) -> Fit:
+def on_ray(job: TrainingJob, project: Path, storage: Path, run_name: str) -> Fit:
     """Return how a fold is fitted on the cluster: as the pipeline does it, in a run of its own."""
 
-    def fold(data: TrainingData, number: int) -> Fitted:
-        return fit(
-            job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
-            run_name=f"{run_name}-{number}", storage=storage,
-        )  # fmt: skip
+    def fold(data: TrainingData, as_of: int) -> Fitted:
+        return fit_rows(data, job, project, as_of, f"{run_name}-{as_of}", storage)
 
     return fold

@@ -96,7 +96,7 @@ def read_spine(
     table = labelled_rows(
         job.spine,
         job.service,
-        [job.label, *([job.group] if job.group else []), *job.judged_columns],
+        [job.label, *_beside(job)],
         reader,
         principal,
         principal.purpose,
@@ -130,7 +130,7 @@ def build(
     spine = read_spine(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
     evaluation_rows = int(pc.sum(spine[SPLIT]).as_py())
     joined = training_set(spine, job.service, reader, principal, principal.purpose, snapshots=snapshots)
-    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *([job.group] if job.group else []), *job.judged_columns]
+    extra = [job.label, EVENT_TIME, SPLIT, ROW_ID, *_beside(job)]
     columns = list(dict.fromkeys([*job.service.features, *request_only(job), *extra]))
     return TrainingData(
         job=job,
@@ -139,6 +139,12 @@ def build(
         rows=len(spine) - evaluation_rows,
         evaluation_rows=evaluation_rows,
     )
+
+
+def _beside(job: TrainingJob) -> list[str]:
+    """Return the columns of the spine that are neither label nor feature: group, weight, and what judging needs."""
+    named = (job.group, getattr(job.recipe, "weight", None), *job.judged_columns)
+    return list(dict.fromkeys(name for name in named if name and name != job.label))
 
 
 def request_only(job: TrainingJob) -> dict[str, str]:

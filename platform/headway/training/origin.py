@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from headway.core.canonical import sha256_file
-from headway.training.definitions import TrainingJob
+import msgspec
+
+from headway.core.canonical import canonical, sha256, sha256_file
+from headway.training.definitions import Recipe, TrainingJob
 
 UNKNOWN = ""
+JUDGING = ("refresh", "segments", "protected", "sources", "blocks", "calibration_error", "latency_share", "verdicts")
+"""Fields of a job that decide how its candidate is judged, besides gates and group."""
 _GIT_TIMEOUT_S = 10
 
 
@@ -28,6 +32,13 @@ def lock_sha256(project: Path) -> str:
     """Return the hash of `requirements.lock`; empty where there is none."""
     path = project / "requirements.lock"
     return sha256_file(path) if path.is_file() else UNKNOWN
+
+
+def code_sha256() -> str:
+    """Return the hash of the engine's code that decides what a training makes: features, models, training."""
+    home = Path(__file__).parents[1]
+    files = [file for room in ("features", "models", "training") for file in sorted((home / room).rglob("*.py"))]
+    return sha256(canonical({str(file.relative_to(home)): sha256_file(file) for file in files}))
 
 
 def machine() -> str:
@@ -46,12 +57,24 @@ def describe_job(job: TrainingJob, as_of: int) -> dict[str, Any]:
         "label_delay": job.label_delay,
         "train": list(train),
         "evaluate": list(evaluate),
-        "recipe": asdict(job.recipe) | {"params": dict(job.recipe.params)},
+        "recipe": describe_recipe(job.recipe),
         "gates": [asdict(gate) for gate in job.gates],
+        "judging": describe_judging(job),
         "group": job.group,
         "seed": job.seed,
         "service": job.service.describe(),
     }
+
+
+def describe_judging(job: TrainingJob) -> dict[str, Any]:
+    """Return what the job declares about judging besides its gates, as builtin types."""
+    return {name: msgspec.to_builtins(getattr(job, name)) for name in JUDGING}
+
+
+def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as builtin types, its kind first."""
+    told = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return {"kind": type(recipe).__name__, **msgspec.to_builtins(told, str_keys=True)}
 
 
 def _git(project: Path, *arguments: str) -> str | None:

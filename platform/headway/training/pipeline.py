@@ -1,40 +1,45 @@
 """One training from snapshot to registered version: snapshot, dataset, train, evaluate, gates, sign, register.
 
 Nothing is signed before the gates hold, and nothing is registered as ready before it is signed. What fails a gate is
-recorded with its measures, in the registry and in the audit log, and leaves the champion where it is.
+recorded with its measures, in the registry and in the audit log, and leaves the champion where it is. Each stage is
+kept under the hash of what it was made of (`stages`), so that a run which was killed or failed goes on where it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
+
+from headway.core.canonical import canonical, sha256
 from headway.core.clock import Clock
-from headway.core.errors import DefinitionError
+from headway.core.errors import DefinitionError, HeadwayError
 from headway.core.ids import uuid7
-from headway.core.progress import Progress, Stage
+from headway.core.progress import Progress
 from headway.core.routing import VersionRef
 from headway.core.settings import Settings
 from headway.core.types import Principal
+from headway.features.kernel import kernel_sha256
 from headway.features.lake.pins import TrainingPins
 from headway.features.lake.reader import LakeReader
-from headway.features.profile import build_profile
 from headway.governance.audit_event import AuditSink
 from headway.governance.contract import LoadedContract
-from headway.governance.keys import trust_root
 from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.governance.statement import ModelStatement
-from headway.training.dataset import build, pin_snapshots
 from headway.training.definitions import TrainingJob
 from headway.training.evaluate import Measure
-from headway.training.gates.document import sign_report
-from headway.training.gates.judge import Against, judge, measure, rows_of
-from headway.training.gates.poisoning import labelled_rows
+from headway.training.gates.judge import Against
 from headway.training.gates.results import GateReport
-from headway.training.publish import Candidate, record_failure, register_candidate, sign_candidate, write_candidate
-from headway.training.recipes.xgboost import fit
+from headway.training.journal import RunRecord, read_run, unfinished
+from headway.training.lock import require_locked
+from headway.training.origin import code_sha256, describe_job
+from headway.training.stage_cache import StageCache
+from headway.training.stages import StageOutcome, Stages
+from headway.training.steps_signed import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,22 +52,8 @@ class TrainedVersion:
     statement: ModelStatement
     seconds: Mapping[str, float]
     """By stage."""
-
-
-@dataclass(kw_only=True)
-class _Stages:
-    """Shows stages and keeps their seconds."""
-
-    progress: Progress
-    clock: Clock
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[Stage]:
-        start = self.clock.monotonic()
-        with self.progress.stage(name) as stage:
-            yield stage
-        self.seconds[name] = self.clock.monotonic() - start
+    cached: tuple[str, ...] = ()
+    """Stages that were not made anew."""
 
 
 def run(
@@ -79,19 +70,42 @@ def run(
     progress: Progress,
     contract: LoadedContract,
     pins: TrainingPins | None = None,
-    against: Against | None = None,
+    against: Callable[[], Against] = Against,
+    guard: Callable[[], None] = lambda: None,
+    contract_now: Callable[[], LoadedContract] | None = None,
+    lock_expected: str | None = None,
+    requested_by: str = "",
 ) -> TrainedVersion:
     """Train on what was known at `as_of` (UTC microseconds) and register the version as @challenger.
 
-    `pins` hold the snapshots while it runs, and for the version for good. The candidate is held `against` the champion
-    and the verdicts of others.
+    Stages whose inputs are those of an earlier run are taken from it; one that was registered is returned as it is.
+
+    Args:
+        job: What to train.
+        settings: Where the stages are kept, and the project.
+        as_of: Labels and features known by then.
+        principal: Who reads and registers.
+        registry: Where versions go.
+        reader: Access to the lake.
+        signer: Of model versions.
+        audit: Told of the run and of each stage.
+        clock: For all times.
+        progress: Shows the stages.
+        contract: As it was when the run began.
+        pins: They hold the snapshots while it runs, and for the version for good.
+        against: Asked, when the gates are held, for the champion and the verdicts of others.
+        guard: Called before each stage; raises where this run may not go on.
+        contract_now: Reads the signed contract again before signing.
+        lock_expected: Hash of the lock that whoever asked for the training saw.
+        requested_by: Subject who asked for it; the statement keeps it, since that one cannot approve the version.
 
     Raises:
         Forbidden: the principal lacks `train:<use case>`, `registry:write`, or may not read a source for its purpose.
         DefinitionError: the job and the contract speak of different feature services, or a gate cannot be measured.
         InvalidValue: a range has no rows, or labels of one class only.
-        GateFailed: the candidate is below a floor; it is recorded, not signed.
-        ServiceFailed: more workers were lost than the recipe allows.
+        GateFailed: a gate does not hold; the candidate is recorded, not signed.
+        Conflict: the contract changed meanwhile.
+        ServiceFailed: more workers were lost than the recipe allows, or the packages are not as locked.
     """
     principal.require("train", job.use_case)
     promised = contract.contract.decision.feature_service
@@ -101,82 +115,75 @@ def run(
             field="job.service",
             expected=promised,
         )
-    stages = _Stages(progress=progress, clock=clock)
-    run_name = f"{job.use_case}-{uuid7(clock.now())}"
+    lock = require_locked(settings.project, lock_expected)
+    root = cache_folder(settings, job.use_case)
 
-    def record(outcome: str, resource: str, *refs: str) -> None:
+    def record(outcome: str, resource: str, *refs: str, stage: str = "") -> None:
         audit.append(
-            actor=principal.sub, kind=principal.kind, action="train", resource=resource, purpose=principal.purpose,
-            outcome=outcome, refs=refs,
+            actor=principal.sub, kind=principal.kind, action=f"train.{stage}" if stage else "train", resource=resource,
+            purpose=principal.purpose, outcome=outcome, refs=refs,
         )  # fmt: skip
 
-    record("started", f"use_case:{job.use_case}", contract.sha256)
-    with stages("snapshot") as stage:
-        snapshots = pin_snapshots(job, reader, pins, run_name)
-        stage.note(", ".join(snapshots))
-    with stages("dataset") as stage:
-        data = build(job, reader, as_of=as_of, principal=principal, snapshots=snapshots)
-        stage.note(f"{data.rows:,} rows to train, {data.evaluation_rows:,} to evaluate")
-    with stages("train") as stage:
-        fitted = fit(
-            job.recipe, data.train(), features=job.service.features, label=job.label, seed=job.seed,
-            run_name=run_name, storage=settings.home / "training" / "checkpoints",
-        )  # fmt: skip
-        stage.note(fitted.summary())
-    with stages("evaluate") as stage:
-        rows, evaluation, labelled = data.rows, data.evaluation(), labelled_rows(data.blocks(), job)
-        del data  # gives the object store back
-        scores = fitted.predict(evaluation.matrix)
-        judged = rows_of(job, evaluation, scores)
-        measures = measure(judged)
-        stage.note(", ".join(f"{name} {measure.value:.3f}" for name, measure in measures.items()))
-    with stages("gates") as stage:
-        gates = judge(
-            job, evaluation, judged, measures, fitted=fitted, labelled=labelled, against=against or Against(),
-            contract=contract, as_of=as_of, snapshots=snapshots, trust=trust_root(settings), clock=clock,
-        )  # fmt: skip
-        evidence = sign_report(gates, signer)
-        candidate = Candidate(
-            job=job, as_of=as_of, fitted=fitted, sample=evaluation.matrix, schema=evaluation.schema,
-            profile=build_profile(evaluation.matrix, list(job.service.features), scores), measures=measures,
-            gates=gates, evidence=evidence, snapshots=snapshots, rows=rows,
-        )  # fmt: skip
-        stage.note(f"{sum(result.passed for result in gates.results)} of {len(gates.results)} hold")
-        if not gates.passed:
-            version = record_failure(candidate, registry=registry, principal=principal)
-            record("gates failed", f"model:{job.use_case}/{version}", contract.sha256, evidence.payload_sha256)
-            gates.require(f"{job.use_case} {version}")
-    with stages("sign") as stage:
-        folder = settings.home / "training" / run_name
-        reports, memory = write_candidate(candidate, folder, clock)
-        stage.note(", ".join(f"{r.name} {r.cost:.0f} µs" for r in reports) + f": {reports[0].name} serves")
-        run_id, version = registry.reserve(job.use_case, principal)
-        try:
-            statement = sign_candidate(
-                candidate, folder, version=version, run_id=run_id, backend=reports[0].name, memory=memory,
-                settings=settings, contract=contract, signer=signer, clock=clock,
-            )  # fmt: skip
-        except BaseException:
-            registry.abandon(job.use_case, version, principal, metrics=candidate.values())
-            raise
-    with stages("register") as stage:
-        _keep(pins, candidate, version)
-        registered = register_candidate(candidate, folder, statement, reports, registry=registry, principal=principal)
-        stage.note(f"version {registered.version} is @challenger")
-    record(
-        "registered", f"model:{job.use_case}/{version}", contract.sha256, registered.statement_sha256,
-        evidence.payload_sha256,
+    def told(outcome: StageOutcome) -> None:
+        said = f"{outcome.outcome} in {outcome.seconds:.2f} s"
+        record(said, f"use_case:{job.use_case}", outcome.inputs_sha256, stage=outcome.name)
+
+    key = run_key(job, contract, lock)
+    now, before = clock.now(), read_run(root)
+    journal = unfinished(root, key, now, as_of) or RunRecord(run=uuid7(now), key=key, as_of=as_of, started=now)
+    stages = Stages(
+        cache=StageCache(root=root / "stages", clock=clock), progress=progress, clock=clock, record=told, guard=guard
+    )
+    steps = Steps(
+        job=job, settings=settings, as_of=as_of, principal=principal, registry=registry, reader=reader, signer=signer,
+        clock=clock, contract=contract, pins=pins, contract_now=contract_now, against=against,
+        lock=lock, root=root, requested_by=requested_by, stages=stages,
+        journal=msgspec.structs.replace(journal, reserving=False, reserved=""),
     )  # fmt: skip
+    record("started", f"use_case:{job.use_case}", contract.sha256)
+    steps.give_up_half_reserved(before)
+    steps.begin()
+    try:
+        gated, report = steps.gated, steps.evidence.payload_sha256
+        if not gated.report.passed:
+            record("gates failed", f"model:{job.use_case}/{gated.failed_version}", contract.sha256, report)
+            steps.finish()
+            gated.report.require(f"{job.use_case} {gated.failed_version}")
+        registered = steps.register()
+    except BaseException:
+        with suppress(HeadwayError):  # the error itself says more, and the audit log has the stages
+            registry.record_stages(job.use_case, None, _facts(stages.outcomes), principal)
+        raise
+    with suppress(HeadwayError):  # the version is there; the audit log has the stages
+        registry.record_stages(job.use_case, registered.run_id, _facts(stages.outcomes), principal)
+    version = registered.ref.version
+    record("registered", f"model:{job.use_case}/{version}", contract.sha256, registered.ref.statement_sha256, report)
+    steps.finish()
     return TrainedVersion(
-        ref=VersionRef(version=version, path=str(registered.path), statement_sha256=registered.statement_sha256),
-        metrics=measures,
-        gates=gates,
-        statement=statement,
+        ref=registered.ref,
+        metrics=steps.measures,
+        gates=gated.report,
+        statement=registered.statement,
         seconds=stages.seconds,
+        cached=tuple(outcome.name for outcome in stages.outcomes if outcome.cached),
     )
 
 
-def _keep(pins: TrainingPins | None, candidate: Candidate, version: str) -> None:
-    """Pin what the version was trained on before the version is there."""
-    if pins is not None:
-        pins.keep(candidate.job.use_case, version, candidate.snapshots)
+def cache_folder(settings: Settings, use_case: str) -> Path:
+    """Return where a use case's stages and its journal are kept."""
+    return settings.home / "training" / use_case
+
+
+def run_key(job: TrainingJob, contract: LoadedContract, lock: str) -> str:
+    """Return the hash of everything but the data that a training is made of."""
+    return sha256(canonical([describe_job(job, 0), contract.sha256, kernel_sha256(job.service), code_sha256(), lock]))
+
+
+def _facts(outcomes: list[StageOutcome]) -> dict[str, dict[str, object]]:
+    return {
+        outcome.name: {
+            "inputs": outcome.inputs_sha256, "outcome": outcome.outcome, "seconds": outcome.seconds,
+            "cached": outcome.cached,
+        }
+        for outcome in outcomes
+    }  # fmt: skip

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from headway.governance.registry import Registry
 from headway.governance.signing import Envelope, Signer
 from headway.governance.statement import ModelStatement, sign_version
 from headway.models.artefact import write_artefact
+from headway.models.compute import profile_compute, write_compute
 from headway.models.input_schema import InputSchema
 from headway.models.parity import BackendReport
 from headway.models.probe import probe
@@ -32,7 +32,7 @@ from headway.training.evaluate import Measure
 from headway.training.fitted import Fitted
 from headway.training.gates.document import write_report
 from headway.training.gates.results import GateReport
-from headway.training.origin import describe_job, git_sha, lock_sha256, machine
+from headway.training.origin import describe_job, describe_recipe, git_sha, lock_sha256, machine
 
 VALID_FOR = 365 * DAY
 """A version must be trained anew within a year."""
@@ -58,6 +58,8 @@ class Candidate:
     snapshots: Mapping[str, int]
     rows: int
     """Training rows."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What a reproduction needs besides the job: the data set's hash, the world size, the code's hash."""
 
     def values(self) -> dict[str, float]:
         """Return metric → value, for the run."""
@@ -65,7 +67,10 @@ class Candidate:
 
 
 def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[tuple[BackendReport, ...], int]:
-    """Write the artefact; return the back ends' reports, the chosen one first, and its peak memory in bytes."""
+    """Write the artefact; return the back ends' reports, the chosen one first, and its peak memory in bytes.
+
+    Both are in `backends.json` too.
+    """
     step = np.linspace(0, len(candidate.sample) - 1, num=min(PARITY_ROWS, len(candidate.sample))).astype(np.int64)
     reports = write_artefact(
         folder,
@@ -73,11 +78,14 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
         profile=candidate.profile,
         input_schema=candidate.schema,
         sample=candidate.sample[step],
-        definition=describe_job(candidate.job, candidate.as_of),
+        definition=describe_job(candidate.job, candidate.as_of)
+        | {"origin": {**candidate.origin, "rows": candidate.rows}},
         clock=clock,
     )
     write_report(candidate.evidence, folder)
-    return reports, probe(folder, reports[0].name)
+    memory = probe(folder, reports[0].name)
+    write_compute(folder, profile_compute(reports, memory))
+    return reports, memory
 
 
 def sign_candidate(
@@ -92,6 +100,7 @@ def sign_candidate(
     contract: LoadedContract,
     signer: Signer,
     clock: Clock,
+    requested_by: str = "",
 ) -> ModelStatement:
     """Sign the folder as `version`; return the statement."""
     now = clock.now()
@@ -123,6 +132,7 @@ def sign_candidate(
         },
         "hardware": {"profile": machine(), "tier": contract.contract.tier, "minimum_memory_bytes": memory},
         "backend": backend,
+        "requested_by": requested_by,
     }  # fmt: skip
     envelope = sign_version(folder, fields, signer)
     return msgspec.json.decode(envelope.payload_bytes(), type=ModelStatement)
@@ -137,24 +147,29 @@ def register_candidate(
     registry: Registry,
     principal: Principal,
 ) -> RegisteredVersion:
-    """Fill the reserved version, remove the working folder, and point @challenger at it."""
-    name, recipe = candidate.job.use_case, candidate.job.recipe
+    """Fill the reserved version and point @challenger at it; may be repeated where it failed half way."""
+    name, recipe = candidate.job.use_case, describe_recipe(candidate.job.recipe)
     params: dict[str, object] = {
-        **recipe.params, "rounds": recipe.rounds, "seed": candidate.job.seed, "rows": candidate.rows,
+        **recipe.pop("params", {}), **recipe, "seed": candidate.job.seed, "rows": candidate.rows,
         "as_of": candidate.as_of, "backend": statement.backend,
         **{f"snapshot.{table}": snapshot for table, snapshot in candidate.snapshots.items()},
     }  # fmt: skip
     timings = {f"{r.name}_us_at_{size}": value for r in reports for size, value in r.microseconds.items()}
+    timings |= {f"{r.name}_difference": r.difference for r in reports if np.isfinite(r.difference)}
+    compute = profile_compute(reports, statement.hardware.minimum_memory_bytes)
     registered = registry.finish(
         name,
         statement.version,
         folder,
-        metrics=candidate.values() | timings,
+        metrics=candidate.values() | timings | {"row_ms": compute.row_ms, "memory_bytes": compute.memory_bytes},
         params=params,
-        tags={"headway.feature_service": candidate.job.service.name, "headway.backend": statement.backend},
+        tags={
+            "headway.feature_service": candidate.job.service.name,
+            "headway.backend": statement.backend,
+            "headway.suggested_tier": compute.tier,
+        },
         principal=principal,
     )
-    shutil.rmtree(folder)
     registry.alias(name, "challenger", registered.version, principal)
     return registered
 

@@ -106,6 +106,10 @@ def test_a_burst_has_to_count_exactly() -> None:
         missed = replace(told, counts=counts, readable_ms=None)
         assert clause("velocity.purchases", velocity=missed).verdict == "miss"
         assert not missed.facts["seen"]
+    late = replace(told, pause_s=1.3)
+    found = clause("velocity.purchases", velocity=late)
+    assert (found.verdict, found.note) == ("miss", "a 0 → 10, b 2 → 12, decided 1.3 s later")
+    assert late.facts["seen"], "nothing is lost that is only late"
 
 
 def test_nothing_seen_shows_nothing() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from headway.cluster.local import lifecycle, starting, status
+from headway.cluster.local import ports as port_book
 from headway.cluster.local.service import Context, Service
 from headway.cluster.local.services.redis import RedisService
 from headway.core.settings import Settings, load_settings
@@ -37,6 +39,22 @@ def use_light_services(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "services", light_services)
     for module in (starting, status):
         patch.setattr(module, "ServeIngress", NoIngress)
+
+
+def left(ports: Iterable[int]) -> list[int]:
+    """Return the ports somebody still listens on, less those another platform has claimed since."""
+    with port_book._locked():
+        busy = port_book.busy(ports)
+        others = {port for item in port_book._reservations() for port in item.ports.values()}
+        return [port for port in busy if port not in others]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, but not for ever."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture

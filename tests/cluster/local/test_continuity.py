@@ -27,7 +27,7 @@ class Server:
             [*command, "--unixsocket", self.state.features_socket], stdout=subprocess.DEVNULL
         )
         self.client = redis.Redis.from_url(self.state.redis_features_url, decode_responses=True)
-        for _ in range(200):
+        for _ in range(1_200):
             try:
                 self.client.ping()
                 return

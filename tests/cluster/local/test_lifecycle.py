@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ from headway.core.errors import CorruptState, ServiceFailed
 from headway.core.platform_state import PlatformState, ServiceState, read_state, state_path, write_state
 from headway.core.progress import RecordedProgress
 from headway.core.settings import Settings, load_settings
-from tests.cluster.local.conftest import ROOT_OF_TESTS, light_services
+from tests.cluster.local.conftest import ROOT_OF_TESTS, left, light_services
 
 NAMES = ("redis-features", "redis-control", "redis-stream")
 
@@ -42,7 +43,7 @@ def test_up_is_idempotent_and_down_leaves_nothing(light: Settings) -> None:
     }
     assert down(light) == len(NAMES)
     assert ours(light.home, state.services.values()) == []
-    assert all(is_free(port) for port in own_ports(state))
+    assert left(own_ports(state)) == []
     assert read_state(light.home) is None
     assert down(light) == 0
     assert status(light).state == "down"
@@ -94,7 +95,7 @@ def test_up_that_was_killed_half_way_is_repaired_and_stopped(light: Settings) ->
     )
     command = [sys.executable, "-c", script, str(light.home), str(light.project)]
     with subprocess.Popen(command, cwd=ROOT_OF_TESTS, env={**os.environ, "PYTHONPATH": str(ROOT_OF_TESTS)}) as starter:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not ours(light.home):  # whichever came first: the others wait behind it
             assert time.monotonic() < deadline
             assert starter.poll() is None
@@ -170,8 +171,9 @@ def test_a_port_taken_since_is_another_port_after_down(light: Settings) -> None:
     down(light)
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", wanted))
-        taken.listen()
+        with suppress(OSError):  # another platform took it: that is as good
+            taken.bind(("127.0.0.1", wanted))
+            taken.listen()
         assert up(light).ports["redis-features"] != wanted
 
 

@@ -14,9 +14,13 @@ from headway.core.platform_state import BLOCK_SIZE, PORT_NAMES, state_path
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A runtime folder and ports that no platform starts from: others run beside these tests."""
     folder = tmp_path / "runtime"
     folder.mkdir(mode=0o700)
     monkeypatch.setattr(ports, "runtime_folder", lambda: folder)
+    singles = [name for name in PORT_NAMES if name != "block"]
+    own = {name: 24_000 + 20 * place for place, name in enumerate(singles)}
+    monkeypatch.setattr(ports, "DEFAULTS", own | {"block": 26_000})
     return folder
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from headway.governance.audit_event import MemoryAudit
 from tests.features.histories import SERVICE
 from tests.features.keyed import service_of
 from tests.features.oracle import CARD, SOURCE, a_view, endless_view
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.slow
 WRITER = Principal(sub="w", kind="ci", scopes=frozenset({"features:write"}), purpose="testing", expires=2**60)
@@ -196,14 +196,12 @@ def test_the_folder_is_a_repository_that_feasts_ui_reads(tmp_path: Path, clock: 
 def test_feasts_ui_serves_the_registry(tmp_path: Path, clock: ManualClock) -> None:
     settings = Settings(home=tmp_path)
     apply([SERVICE], settings, WRITER, MemoryAudit(clock))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [str(Path(sys.executable).parent / "feast"), "ui", "--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, cwd=registry_path(settings).parent, stdout=log, stderr=log)
     try:
-        base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 240
         while True:
             assert server.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline, "feast ui does not answer"

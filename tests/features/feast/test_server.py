@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import subprocess
 import threading
 import time
@@ -19,6 +18,7 @@ import redis
 
 from headway.core.errors import CorruptState, InvalidValue
 from tests.features.feast.test_online import NOW, REFS, a_key, a_store, a_view, read, rows
+from tests.ports import free_ports
 
 # Feast warns about itself at import and on most calls
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,11 +38,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert spec is not None
     assert spec.origin is not None
     binary = next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"))
-    ports = _free_ports(3)
+    ports, buses = (drawn := free_ports(6))[:3], drawn[3:]
     processes = []
-    for port in ports:
+    for port, bus in zip(ports, buses, strict=True):
         folder = tmp_path_factory.mktemp(f"c{port}")
-        options = ["--port", str(port), "--cluster-port", str(_free_ports(1)[0]), "--bind", "127.0.0.1"]
+        options = ["--port", str(port), "--cluster-port", str(bus), "--bind", "127.0.0.1"]
         options += ["--cluster-enabled", "yes", "--save", "", "--dir", str(folder)]
         processes.append(subprocess.Popen([str(binary), *options], stdout=subprocess.DEVNULL))
     nodes = [redis.Redis(port=port) for port in ports]
@@ -65,16 +65,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             process.wait(10)
 
 
-def _free_ports(n: int) -> list[int]:
-    found = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [each.getsockname()[1] for each in found]
-    for each in found:
-        each.close()
-    return ports
-
-
 def _until(holds: Any) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
             if holds():
@@ -82,7 +74,7 @@ def _until(holds: Any) -> None:
         except redis.ConnectionError:
             pass
         time.sleep(0.05)
-    raise AssertionError("not within 20 s")
+    raise AssertionError("not within 90 s")
 
 
 @pytest.fixture

@@ -195,6 +195,7 @@ print("finished")
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 def test_a_source_several_times_the_object_store(tmp_path: Path) -> None:
     """Starts its own small Ray: in a process of its own, because this one may be in another."""
@@ -205,7 +206,7 @@ def test_a_source_several_times_the_object_store(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-3_000:]
     assert done.stdout.strip().endswith("finished")

@@ -70,9 +70,6 @@ class World:
     def get(self, key: str) -> object:
         return self.control.get(key)
 
-    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
-        raise AssertionError
-
     def run(self, *feeds: Feed, restart: bool = False) -> FeedReport:
         into = Into(
             judge=Judge(SALES, []),

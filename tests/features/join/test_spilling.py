@@ -63,6 +63,7 @@ print("finished")
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.ray
 def test_an_exchanged_source_several_times_the_object_store(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
@@ -74,7 +75,7 @@ def test_an_exchanged_source_several_times_the_object_store(
         capture_output=True,
         check=False,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-3_000:]
     assert done.stdout.strip().endswith("finished")

@@ -8,8 +8,10 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 
 from headway.core.errors import Unavailable
+from headway.core.times import SECOND
 from headway.features.lake.committer import Committer
 from headway.features.lake.retention import Retention
 from headway.features.lake.tables import Location
@@ -18,6 +20,8 @@ from tests.features.samples import batch
 
 ROWS = 25
 RETENTION = Retention(newest=3, hourly=0, daily=0, grace=0)
+BESIDE_WRITERS = replace(RETENTION, grace=10 * SECOND)
+"""A writer that reads a file when it is slow must find it."""
 
 
 def patient(lake: Location) -> Committer:
@@ -48,7 +52,7 @@ def keep_up(lake: Location) -> None:
     while True:
         try:
             committer.compact_step(SOURCE.table, whole=True)
-            committer.expire_step(SOURCE.table, (), RETENTION)
+            committer.expire_step(SOURCE.table, (), BESIDE_WRITERS)
         except Unavailable:
             time.sleep(0.05)
 

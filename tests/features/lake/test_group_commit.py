@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,26 +21,21 @@ from tests.features.samples import batch
 CALLERS = 8
 
 
-def together(commits: GroupCommit, committer: Committer, acts: list[Callable[[], int]]) -> list[Future[int]]:
+def together(commits: GroupCommit, acts: list[Callable[[], int]]) -> list[Future[int]]:
     """Run acts that all wait before the first of them can commit."""
     clock = SystemClock()
     deadline = clock.monotonic() + 60
     with ThreadPoolExecutor(len(acts)) as pool:
-        with committer._lock:
+        with commits._turns[SOURCE.table]:
             found = [pool.submit(act) for act in acts]
-            while len(commits._waiting[SOURCE.table]) + committing(commits) < len(acts):
+            while len(commits._waiting[SOURCE.table]) < len(acts):
                 assert clock.monotonic() < deadline
-                threading.Event().wait(0.001)
+                time.sleep(0.001)
         return found
 
 
 def appending(commits: GroupCommit, number: int) -> Callable[[], int]:
     return lambda: commits.append_many(SOURCE, [(batch(number * 10, 10), f"b{number}")])
-
-
-def committing(commits: GroupCommit) -> int:
-    """Whether one of them stands before the lock already."""
-    return int(commits._turns[SOURCE.table].locked())
 
 
 def snapshots(lake: Location) -> int:
@@ -55,8 +50,8 @@ def test_who_waits_is_committed_together_each_under_its_own_id(
     told: list[str] = []
     commits = GroupCommit(committer, told.append)
     acts = [appending(commits, number) for number in (*range(CALLERS), 0, 1)]
-    found = [future.result() for future in together(commits, committer, acts)]
-    assert snapshots(lake) == len(told) <= 2, "the first may have begun alone"
+    found = [future.result() for future in together(commits, acts)]
+    assert snapshots(lake) == len(told) == 1
     assert found[:2] == found[-2:]
     reader, _ = reader_of(lake, clock)
     assert sorted(reader.scan(SOURCE, analyst, "testing")["payment"].to_pylist()) == list(range(CALLERS * 10))
@@ -76,7 +71,7 @@ def test_a_batch_that_cannot_be_committed_fails_its_own_caller_only(
 
     acts = [appending(commits, number) for number in range(CALLERS)]
     acts[3] = lambda: commits.append_many(SOURCE, [(Path("gone.arrow"), "b3")])
-    found = together(commits, committer, acts)
+    found = together(commits, acts)
     assert [number for number, future in enumerate(found) if future.exception() is not None] == [3]
     with pytest.raises(CorruptState, match=r"gone\.arrow"):
         found[3].result()
@@ -92,15 +87,13 @@ def test_a_lake_that_is_away_is_told_to_all_and_asked_once(
     asked = []
 
     def away(batches: list[object]) -> dict[str, int]:
-        with committer._lock:
-            asked.append(len(batches))
+        asked.append(len(batches))
         raise Unavailable("locked", retry_after_s=1.0, hint="wait")
 
     monkeypatch.setattr(committer, "append_all", away)
-    found = together(commits, committer, [appending(commits, n) for n in range(CALLERS)])
+    found = together(commits, [appending(commits, n) for n in range(CALLERS)])
     assert all(isinstance(future.exception(), Unavailable) for future in found)
-    assert len(asked) <= 2
-    assert sum(asked) == CALLERS
+    assert asked == [CALLERS]
 
 
 def test_a_group_is_bounded_in_bytes(lake: Location, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +101,6 @@ def test_a_group_is_bounded_in_bytes(lake: Location, clock: ManualClock, monkeyp
     committer.ensure(SOURCE)
     commits = GroupCommit(committer)
     monkeypatch.setattr(group_commit, "GROUP_BYTES", 2 * batch(0, 10).nbytes)
-    for future in together(commits, committer, [appending(commits, n) for n in range(CALLERS)]):
+    for future in together(commits, [appending(commits, n) for n in range(CALLERS)]):
         assert future.result()
     assert CALLERS // 2 <= snapshots(lake) < CALLERS

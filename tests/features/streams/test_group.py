@@ -7,12 +7,13 @@ from threading import Lock
 import pytest
 
 from headway.core.errors import Unavailable
+from headway.core.ray_session import NAMESPACE
 from headway.features.definitions import EventSource
 from headway.features.ingest import Appender
 from headway.features.lake.committer import Batch
 from headway.features.lake.tables import Location, TableSpec
 from headway.features.streams.drivers.redis import RedisStream
-from headway.features.streams.group import NAMESPACE, PartitionGroup, actor_name, running, start
+from headway.features.streams.group import PartitionGroup, actor_name, running, start
 from headway.features.streams.parts import Parts
 from tests.features.oracle import SOURCE
 from tests.features.streams.world import TOPIC, VIEW, durable_parts, durable_world, message, payments, until
@@ -59,7 +60,12 @@ def test_a_stopped_group_leaves_nothing_pending_and_a_newer_one_fences_the_old(d
     new = PartitionGroup(lambda: shared, [0])
     until(lambda: bool(new.status()))
     stream.publish(topic, [message(event) for event in payments(0, 30)])
-    until(lambda: "fenced" in {status.state for status in [*old.status(), *new.status()]})
+
+    def one_has_it_all() -> bool:
+        found = {status.state: status.progress.rows for status in [*old.status(), *new.status()]}
+        return "fenced" in found and found.get("running") == 30
+
+    until(one_has_it_all)
     new.stop()
     old.stop()
     assert seen.in_lake() == seen.online_ids() == list(range(30))

@@ -112,7 +112,7 @@ def durable_parts(url: str, lake: Location) -> Parts:
 
 def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds, but not for ever."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -13,8 +13,8 @@ from headway.features.aggregates import count, distinct, std
 from headway.features.definitions import WindowView
 from headway.features.status import Status
 from headway.features.windows.columns import WindowColumns, window_columns
-from headway.features.windows.events import VALUES, Events, build_events, event_ids, make_records, scaled
-from headway.features.windows.scan import SKETCH
+from headway.features.windows.events import Events, build_events, event_ids, make_records, scaled
+from headway.features.windows.scan import SKETCH, VALUES
 from headway.features.windows.tiles import mixed, tile_layout, tiled
 from tests.features.oracle import CARD, SOURCE, Event, a_view, arrays, endless_view, feature, retained
 

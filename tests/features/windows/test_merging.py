@@ -17,7 +17,8 @@ from headway.features.online_store import OnlineStore
 from headway.features.status import Status
 from headway.features.windows import codec, merging
 from headway.features.windows.columns import window_columns
-from headway.features.windows.events import KNOWN, NEVER, Events
+from headway.features.windows.events import Events
+from headway.features.windows.scan import KNOWN, NEVER
 from tests.features.oracle import Event, a_view, endless_view, feature
 from tests.features.samples import read, table
 from tests.features.windows.test_retraction import SOURCE as RETRACTING

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+from ray.serve._private.grpc_util import start_grpc_server
+from ray.serve.config import gRPCOptions
 
 from headway.core.ray_session import GRPC_SERVICER
 from headway.serving import hook
@@ -18,6 +19,7 @@ from headway.serving.grpc.messages import REQUESTS, RESPONSES, SERVICE
 from headway.serving.grpc.protocol import _CONTENTS
 from headway.serving.grpc.servicer import InferenceServicer
 from headway.serving.tensors import to_raw
+from tests.ports import free_ports
 
 ROWS: dict[str, tuple[str, Sequence[Any]]] = {
     "customer_id": ("INT64", [5, 6]),
@@ -63,8 +65,6 @@ async def send(
 @asynccontextmanager
 async def listening(**servicers: InferenceServicer) -> AsyncIterator[int]:
     """Serve's own gRPC server of a replica, with the servicers of these applications; yields its port."""
-    from ray.serve._private.grpc_util import start_grpc_server
-    from ray.serve.config import gRPCOptions
 
     def serves_way(service_method: str, streaming_type: Any) -> Any:
         async def handle(message: bytes, context: Any) -> bytes:
@@ -74,9 +74,7 @@ async def listening(**servicers: InferenceServicer) -> AsyncIterator[int]:
 
         return handle
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    (port,) = free_ports(1)
     loop = asyncio.get_running_loop()
     options = gRPCOptions(port=port, grpc_servicer_functions=[GRPC_SERVICER], enable_reflection=False)
     with pytest.MonkeyPatch.context() as patch:

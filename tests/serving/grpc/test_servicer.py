@@ -136,14 +136,26 @@ def test_a_time_of_ones_own_needs_the_scope(tmp_path: Path) -> None:
 
 def test_a_quota_and_an_overload_say_when_to_come_back(tmp_path: Path) -> None:
     async def work(toy: Toy) -> None:
-        codes = [(await ask(toy)) for _ in range(3)]
-        assert [code for code, _, _ in codes] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
-        assert int(dict(codes[2][2].status.trailing)["retry-after"]) >= 1
         twice = {name: (kind, [*values, *values]) for name, (kind, values) in ROWS.items()}
         code, _, reply = await ask(toy, message=infer(twice))
         assert (code, reply.status.trailing[-1]) == ("UNAVAILABLE", ("retry-after", "1"))
+        codes = [(await ask(toy)) for _ in range(3)]
+        assert [code for code, _, _ in codes] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+        assert int(dict(codes[2][2].status.trailing)["retry-after"]) >= 1
 
     Toy(tmp_path, rate=0.001, burst=4, max_queued_rows=3).call(work)
+
+
+def test_who_waits_for_less_than_the_contract_promises_burns_no_budget(tmp_path: Path) -> None:
+    async def work(toy: Toy) -> None:
+        twice = {name: (kind, [*values, *values]) for name, (kind, values) in ROWS.items()}
+        for remaining_s in (1e-6, 60.0):
+            reply = await toy.inference.answer("ModelInfer", infer(twice).SerializeToString(), metadata(), remaining_s)
+            assert reply.status.code == "UNAVAILABLE"
+        noted = {status: len(seconds) for (_, _, status), seconds in toy.meter.take().requests.items()}
+        assert noted == {499: 1, 503: 1}
+
+    Toy(tmp_path, max_queued_rows=3).call(work)
 
 
 def test_what_breaks_inside_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,7 @@ class Setting:
 
     def report(self, job: TrainingJob = JOB, *, rounds: int = 20, against: Against | None = None) -> GateReport:
         """Return what the gates say of a candidate of `rounds` trees."""
-        recipe = replace(job.recipe, rounds=rounds)
-        fitted = fit(recipe.rounds, self.matrix, self.label)
+        fitted = fit(rounds, self.matrix, self.label)
         rows = rows_of(job, self.evaluation, fitted.predict(self.evaluation.matrix))
         return judge(
             job, self.evaluation, rows, measure(rows), fitted=fitted, labelled=None,
@@ -63,7 +62,7 @@ class Setting:
 
 
 def fit(rounds: int, matrix: Matrix, label: Matrix) -> Fit:
-    booster = fit_local(replace(JOB.recipe, rounds=rounds), matrix, label, seed=1)
+    booster = fit_local(replace(world.recipe, rounds=rounds), matrix, label, seed=1)
     return Fit(booster=booster, rounds=rounds, resumed_from=0, rows=len(label), read_s=0.0, fit_s=0.0)
 
 

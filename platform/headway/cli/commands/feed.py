@@ -58,13 +58,13 @@ def feed(
 ) -> None:
     """Bring rows into a source's stream, from where the last run ended; exit status 1 where some were refused."""
     from headway.cluster import feeds
-    from headway.cluster.stream_parts import source_of
     from headway.core.times import SECOND, parse_duration
     from headway.features.feeds.columns import Columns
+    from headway.features.named import source_named
 
     at = installation(context)
     columns = Columns(
-        source=source_of(at.project, source), renamed=_renamed(rename or ()), known_at_event=known_at_event
+        source=source_named(at.project, source), renamed=_renamed(rename or ()), known_at_event=known_at_event
     )
     if query is not None and database is None:
         database = os.environ.get(_DATABASE)
@@ -91,6 +91,7 @@ def _feeds(
     from headway.features.feeds.change_feeds import TopicFeed
     from headway.features.feeds.files import feeds_of
     from headway.features.feeds.query import QueryFeed
+    from headway.features.streams.drivers import stream_name
 
     if sum((bool(paths), any(asked), topic is not None)) != 1:
         raise InvalidValue("PATH", "give files, or --database with --query and --watermark, or --topic: one of them")
@@ -105,7 +106,8 @@ def _feeds(
         rows = QueryFeed(database, query, watermark, columns, lookback=lookback)
         return lambda: [rows]
     if topic is not None:
-        messages = TopicFeed(at.stream, topic, at.settings.stream_url, _changes(columns, changes, time_unit))
+        name = stream_name(at.settings.stream_url)
+        messages = TopicFeed(at.stream, topic, name, _changes(columns, changes, time_unit))
         return lambda: [messages]
     if changes is not None:
         meaning = _changes(columns, changes, time_unit)

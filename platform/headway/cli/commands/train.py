@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         use_case: UseCase,
         as_of: Annotated[
-            str | None, typer.Option(help="Train with what was known then (RFC 3339); default: now.")
+            str | None,
+            typer.Option(help="Train with what was known then (RFC 3339); default: now, or as a stopped run."),
         ] = None,
         without_champion: Annotated[
             str,
@@ -43,12 +44,13 @@ def register(app: typer.Typer) -> None:
             raise InvalidValue("--every", "is of a backtest", hint="add --backtest N")
 
         at = installation(context)
-        moment = at.clock.now() if as_of is None else parse_time(as_of, field="--as-of")
+        moment = None if as_of is None else parse_time(as_of, field="--as-of")
         if backtest:
             from headway.cluster.backtest import walk_forward
 
+            end = at.clock.now() if moment is None else moment
             with progress(json_output) as drawn:
-                walked = walk_forward(at, use_case, at.person(), drawn, as_of=moment, folds=backtest, every=every)
+                walked = walk_forward(at, use_case, at.person(), drawn, as_of=end, folds=backtest, every=every)
             show(walked, json_output, _print_folds)
             return
         with progress(json_output) as drawn:

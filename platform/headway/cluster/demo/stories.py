@@ -33,7 +33,6 @@ REQUESTS = 10_100
 DRIFT_REQUESTS = 6_000
 DRIFT_DAYS = 3
 _SPOOL_S = 60.0
-_ALARM_S = 60.0
 _CHAMPION_S = 150.0
 _POLL_S = 0.5
 
@@ -67,7 +66,8 @@ def core(at: Installation, ready: Prepared, progress: Progress, *, limit: int = 
         plan = chunks(history, ready.tables, start=start, until=end, limit=limit, pieces=pieces)
         replayer.run(plan, rate, stage, replayed)
         worst = np.percentile(replayed.traffic.latencies_ms, 99)
-        stage.note(f"{len(replayed.served):,} decisions at {rate:.0f}/s, p99 {worst:.1f} ms")
+        refused = f", {replayed.traffic.refused:,} refused at first" if replayed.traffic.refused else ""
+        stage.note(f"{len(replayed.served):,} decisions at {rate:.0f}/s, p99 {worst:.1f} ms{refused}")
     with progress.stage(f"{use_case}: velocity") as stage:
         scene = velocity(at, ready, replayed.until)
         stage.note(_told(scene))

@@ -1,5 +1,7 @@
 """The velocity scene: a card nobody has seen pays many times, and what is decided a second later knows of it.
 
+On a machine that takes longer the second decision waits until the burst is readable, and the pause is told.
+
 It plays at the end of the replayed range, whose time goes on with the clock on the wall: so windows, the dates of the
 monitor and the proof of no skew are those of any other decision.
 """
@@ -31,6 +33,8 @@ BURST = 10
 PAUSE_S = 1.0
 _LATEST_S = 10.0
 _POLL_S = 0.002
+_STORE_S = 10.0
+"""Longest wait for one read: the scene watches for long, and a stall is no result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +125,7 @@ async def _play(
     scopes = [f"decide:{use_case}", f"replay:{use_case}", f"ingest:{source.name}"]
     purpose = at.contract(use_case).contract.privacy.purposes[0]
     token = TokenSource(at.settings, sub="demo-till", scopes=scopes, purpose=purpose)
-    reader = OnlineReader(service, at.settings.redis_features_url)
+    reader = OnlineReader(service, at.settings.redis_features_url, timeout_s=_STORE_S)
     async with TrafficClient(base_url(at), token) as till:
         try:
             before = await decide()
@@ -132,9 +136,9 @@ async def _play(
             await till.post(f"{PREFIX}/{source.name}", {"events": events.to_pylist()})
             received = time.monotonic()
             await asyncio.sleep(PAUSE_S)
+            seen = await watching
             pause = time.monotonic() - received
             after = await decide()
-            seen = await watching
         finally:
             await reader.close()
     return Velocity(

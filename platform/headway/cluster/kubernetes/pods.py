@@ -18,8 +18,6 @@ HAPROXY = "/opt/venv/bin/headway-haproxy"
 """What Serve starts as HAProxy; the image's build writes it (`headway.core.haproxy.write_script`)."""
 _TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  # a folder's name, not a secret
 
-_NAMESPACE_FILE = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
-
 CONTAINER_SECURITY: Manifest = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},

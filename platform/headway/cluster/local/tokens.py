@@ -15,7 +15,9 @@ from headway.core.settings import Settings
 
 _VERBS = ("decide", "outcomes", "score", "replay", "rollout", "train", "deploy", "monitor")
 _FEATURES = ("features:write", "data:read", "lake:write", "quality:write")
-_GENERAL = (*_FEATURES, "registry:read", "registry:write", "audit:read")
+_REGISTRY = ("registry:read", "registry:review", "registry:approve")
+"""People read, refuse and approve; programs write (`governance.roles`)."""
+_GENERAL = (*_FEATURES, *_REGISTRY, "audit:read")
 _TIMEOUT_S = 10.0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from headway.core.control.port import Record
 from headway.core.errors import Conflict
 
@@ -13,7 +11,6 @@ class MemoryControlStore:
 
     def __init__(self) -> None:
         self._records: dict[str, Record] = {}
-        self._members: set[tuple[str, str]] = set()
 
     def get(self, key: str) -> Record | None:
         """Return the record, or None."""
@@ -27,11 +24,3 @@ class MemoryControlStore:
             raise Conflict(f"{key} is at version {current}, not {expected}", hint="read it again and repeat")
         self._records[key] = Record(value=value, version=current + 1)
         return current + 1
-
-    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:  # noqa: ARG002  # tests are short
-        """Remember the members; False for each that is known."""
-        new = []
-        for member in members:
-            new.append((key, member) not in self._members)
-            self._members.add((key, member))
-        return new

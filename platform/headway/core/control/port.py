@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,8 +26,4 @@ class ControlStore(Protocol):
 
         Raises Conflict if another writer was first.
         """
-        ...
-
-    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
-        """Remember members under `key`; False for each that was there already. For idempotent acts."""
         ...

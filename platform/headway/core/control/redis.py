@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -23,15 +22,16 @@ class RedisControlStore:
     """Records as hashes {version, value} under `headway:`; every call is bounded in time, or raises Unavailable."""
 
     def __init__(self, url: str) -> None:
-        self._client: Any = redis.Redis.from_url(
+        self.client: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, decode_responses=False
         )
-        self._put = self._client.register_script(_PUT)
+        """Its connections, for what the port of records has no call for."""
+        self._put = self.client.register_script(_PUT)
 
     def get(self, key: str) -> Record | None:
         """Return the record, or None."""
         try:
-            version, value = self._client.hmget(f"headway:{key}", "version", "value")
+            version, value = self.client.hmget(f"headway:{key}", "version", "value")
         except redis.RedisError as error:
             raise _unavailable(error) from error
         return None if version is None else Record(value=value, version=int(version))
@@ -46,15 +46,9 @@ class RedisControlStore:
             raise Conflict(f"{key} is at version {-outcome - 1}, not {expected}", hint="read it again and repeat")
         return outcome
 
-    def add_once(self, key: str, members: Sequence[str], *, expire_s: int) -> list[bool]:
-        """Remember the members in one round trip; False for each that is known."""
-        try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for member in members:
-                    pipeline.set(f"headway:{key}:{member}", b"1", nx=True, ex=expire_s)
-                return [bool(new) for new in pipeline.execute()]
-        except redis.RedisError as error:
-            raise _unavailable(error) from error
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
 
 
 def _unavailable(error: redis.RedisError) -> Unavailable:

@@ -83,7 +83,7 @@ class ServiceCard(msgspec.Struct, frozen=True, kw_only=True):
 def service_card(service: FeatureService) -> ServiceCard:
     """Return the card of a service, with those of its views and sources."""
     tags = service_tags(service)
-    meanings = _meanings(service)
+    words = meanings(service)
     sources = {view.source.name: view.source for view in service.stored}
     return ServiceCard(
         name=service.name,
@@ -92,7 +92,7 @@ def service_card(service: FeatureService) -> ServiceCard:
         views=tuple(view_card(view) for view in service.stored),
         sources=tuple(source_card(source) for source in sources.values()),
         columns=tuple(
-            ColumnCard(name=name, dtype=_dtype(service, name), tags=tags[name], meaning=meanings.get(name, ""))
+            ColumnCard(name=name, dtype=_dtype(service, name), tags=tags[name], meaning=words.get(name, ""))
             for name in service.features
         ),
         tags=_sorted(tag for found in tags.values() for tag in found),
@@ -145,7 +145,8 @@ def source_card(source: EventSource) -> SourceCard:
     )
 
 
-def _meanings(service: FeatureService) -> dict[str, str]:
+def meanings(service: FeatureService) -> dict[str, str]:
+    """Return every request column and feature of a service → how it is made, in words."""
     found = dict.fromkeys(service.request, "comes with the request")
     for view in service.views:
         own = _view_meanings(view.stored)

@@ -22,7 +22,6 @@ from headway.core.errors import CorruptState
 MAGIC = b"\xd2"
 HEADER = struct.Struct(">c8sQQI")
 SCHEMA = slice(1, 9)
-RANK = slice(9, 25)
 _SIGN = 1 << 63
 _SIZE = struct.Struct("<I")
 _FIELDS = {field.name: field for field in Value.DESCRIPTOR.fields}

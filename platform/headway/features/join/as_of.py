@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from headway.core.types import Int64
-from headway.features.status import Status
 
 NONE = np.iinfo(np.int64).min
 """A known_time that is null: the least of ties, and never known where the cutoff is on."""
 _EVENT, _KNOWN, _ID, _ROW = range(4)
 _NOTHING = np.empty(0, np.int64)
-_PRESENT, _MISSING, _EXPIRED = int(Status.PRESENT), int(Status.MISSING), int(Status.EXPIRED)
+_PRESENT, _MISSING, _EXPIRED = 0, 1, 2
+"""Of `Status`, as numbers of this file: numba freezes them, and compiles anew when this file changes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from headway.core.clock import SystemClock
 from headway.core.errors import HeadwayError
-from headway.core.ray_session import run_in_background
+from headway.core.ray_session import NAMESPACE, run_in_background
 from headway.core.settings import Settings
 from headway.core.times import DAY
 from headway.features.definitions import EventSource
@@ -27,7 +27,6 @@ from headway.governance.audit import audit_log
 from headway.governance.audit_event import AuditSink
 
 ACTOR = "headway-committer"
-NAMESPACE = "headway"
 CALLERS = 64
 """Calls that are taken at a time; others wait before the actor."""
 

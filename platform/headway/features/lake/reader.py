@@ -81,6 +81,11 @@ class LakeReader:
         snapshot = self._open(table).current_snapshot()
         return 0 if snapshot is None else int(snapshot.snapshot_id)
 
+    def has(self, table: Readable, snapshot_id: int) -> bool:
+        """Tell whether a snapshot is still there; 0, that of an empty table, always is."""
+        opened = self._open(table)
+        return snapshot_id == 0 or opened.snapshot_by_id(snapshot_id) is not None
+
     def at(self, table: Readable, moment: int) -> int:
         """Return the snapshot that was current at a moment, UTC microseconds.
 

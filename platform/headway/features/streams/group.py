@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from headway.core.errors import CapacityError, Unavailable
-from headway.core.ray_session import run_in_background
+from headway.core.ray_session import NAMESPACE, run_in_background
 from headway.features.definitions import EventSource, View
 from headway.features.streams.checkpoint import Fenced
 from headway.features.streams.metrics import Watch
@@ -24,7 +24,6 @@ from headway.features.streams.processor import PartitionProcessor
 from headway.features.streams.status import PartitionStatus
 
 _LOG = logging.getLogger(__name__)
-NAMESPACE = "headway"
 _WAIT_S = 0.1
 _PAUSE_S = 0.5
 _LOOK_S = 1.0

@@ -13,7 +13,7 @@ from headway.features.link import away
 from headway.features.status import SLACK
 from headway.features.streams.status import Budget, StateSize
 from headway.features.windows import codec
-from headway.features.windows.events import EVENT, NEVER
+from headway.features.windows.scan import EVENT, NEVER
 from headway.features.windows.tiles import LATEST, tile_layout
 
 _CHUNK = 512

@@ -18,7 +18,8 @@ from headway.core.canonical import canonical, sha256
 from headway.core.errors import CorruptState
 from headway.core.types import Int64
 from headway.features.definitions import WindowView
-from headway.features.windows.events import NEVER, VALUES, Events
+from headway.features.windows.events import Events
+from headway.features.windows.scan import NEVER, VALUES
 from headway.features.windows.tiles import Summaries, TileLayout, tile_layout, tiles_of
 
 MAGIC = 0x3157_4448

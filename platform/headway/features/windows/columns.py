@@ -17,7 +17,8 @@ from headway.features.aggregates import Aggregate, Statistic
 from headway.features.definitions import WindowView
 from headway.features.windows import scan
 from headway.features.windows import tiles as tile
-from headway.features.windows.events import VALUES, Events
+from headway.features.windows.events import Events
+from headway.features.windows.scan import VALUES
 from headway.features.windows.tiles import TileLayout, Tiles, tile_layout, tiled
 
 Float32 = npt.NDArray[np.float32]

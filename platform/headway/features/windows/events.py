@@ -15,18 +15,11 @@ import numpy.typing as npt
 
 from headway.core.errors import InvalidValue
 from headway.core.types import Int64
+from headway.features.windows.scan import EVENT, ID, KNOWN, NEVER, NULL, VALUES
 
 if TYPE_CHECKING:
     from headway.features.windows.tiles import Tiles
 
-NULL = np.iinfo(np.int64).min
-"""A missing value of a kept column."""
-NEVER = np.iinfo(np.int64).min
-"""`truncated_before` of a key that forgot nothing."""
-EVENT, KNOWN, ID, VALUES = range(4)
-"""Columns of a record; values begin at the last."""
-FOREVER = np.iinfo(np.int64).max
-"""`known_time` of an event of which only the retraction came so far, and `until` of one that was not taken back."""
 _LARGEST = float(2**53)
 
 

@@ -16,7 +16,8 @@ from headway.core.types import Int64
 from headway.features.definitions import Overflow, WindowView
 from headway.features.status import SLACK
 from headway.features.windows import codec
-from headway.features.windows.events import EVENT, FOREVER, KNOWN, NULL, Events, grouped
+from headway.features.windows.events import Events, grouped
+from headway.features.windows.scan import EVENT, FOREVER, KNOWN, NULL
 from headway.features.windows.tiles import (
     EDGE,
     FEW,

@@ -14,18 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from headway.core.times import DAY
-from headway.features.windows.events import EVENT, FOREVER, KNOWN, NEVER, NULL, VALUES
-
+EVENT, KNOWN, ID, VALUES = range(4)
+"""Columns of a record; values begin at the last. This and all that follows is frozen into the compiled loop, and stands
+here because numba compiles anew when this file changes, and does not look at others."""
+NULL = np.iinfo(np.int64).min
+"""A missing value of a kept column."""
+NEVER = np.iinfo(np.int64).min
+"""`truncated_before` of a key that forgot nothing."""
+FOREVER = np.iinfo(np.int64).max
+"""`known_time` of an event of which only the retraction came so far, and `until` of one that was not taken back."""
 COUNT, SUM, MEAN, MIN, MAX, LAST, SINCE_FIRST, SINCE_LAST, STD, DISTINCT = range(10)
 PRESENT, MISSING, EXPIRED, TRUNCATED = 0, 1, 2, 5
 _EDGE, _READY, _LATEST, _COUNT, _FIRST, _LAST = range(6)
 _N, _SUM, _MIN, _MAX, _HIGH, _LOW, _NEWEST, _SKETCHED = range(8)
 _HIGHEST = np.iinfo(np.int64).max
-_DAY = float(DAY)
+_DAY = 86_400_000_000.0
+"""Microseconds."""
 SKETCH = 128
-"""Hashes kept per tile; the relative standard error of a count beyond is 1 / √(SKETCH − 2). It stands here because
-numba compiles anew when this file changes, and does not look at others."""
+"""Hashes kept per tile; the relative standard error of a count beyond is 1 / √(SKETCH − 2)."""
 _HALF = (1 << 31) - 1
 _LOWER = (1 << 62) - 1
 """A sum of squares is kept as high × 2⁶² + low, so that it is exact and no order of adding matters."""

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from headway.core.types import Int64
 from headway.features.aggregates import Statistic
-from headway.features.windows.events import EVENT, FOREVER, KNOWN, NULL, VALUES, Events
-from headway.features.windows.scan import SKETCH
+from headway.features.windows.events import Events
+from headway.features.windows.scan import EVENT, FOREVER, KNOWN, NULL, SKETCH, VALUES
 
 if TYPE_CHECKING:
     from headway.features.definitions import WindowView

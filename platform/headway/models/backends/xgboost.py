@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from headway.core.types import Matrix
+from headway.models.calibration import ATTRIBUTE, Calibration, decode
+
+if TYPE_CHECKING:
+    import xgboost
 
 
 class XGBoostBackend:
@@ -16,8 +22,16 @@ class XGBoostBackend:
         import xgboost
 
         self._booster = xgboost.Booster(params={"nthread": 1}, model_file=bytearray(model))
+        self._calibration = decode(self._booster.attr(ATTRIBUTE))
 
     def predict(self, matrix: Matrix) -> Matrix:
         """Return the score of every row."""
-        scores = self._booster.inplace_predict(matrix, validate_features=False)
-        return np.asarray(scores, dtype=np.float32).reshape(len(matrix))
+        return scores(self._booster, self._calibration, matrix)
+
+
+def scores(booster: xgboost.Booster, calibration: Calibration | None, matrix: Matrix) -> Matrix:
+    """Return float32 [n] of float32 [n, k]: calibrated where there is a calibration."""
+    kind = "value" if calibration is None else "margin"
+    found = booster.inplace_predict(matrix, validate_features=False, predict_type=kind)
+    flat = np.asarray(found, dtype=np.float32).reshape(len(matrix))
+    return flat if calibration is None else calibration(flat)

@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from headway.core.errors import InvalidValue
+from headway.core.errors import InvalidValue, TooLarge
 from headway.serving.columns import OUTPUTS, Places, Tensor, TensorColumns, wanted_name
 from headway.serving.grpc.messages import RESPONSES
 from headway.serving.http import Response
-from headway.serving.protocol import DecisionCall, DecisionsBody
-from headway.serving.schema import DecisionSchema
+from headway.serving.protocol import EXPLAIN, DecisionCall, DecisionsBody
+from headway.serving.reasons import reason_lists
+from headway.serving.schema import MAX_ROWS, DecisionSchema
 from headway.serving.tensors import to_raw
 
 EXTENSIONS = ("model_repository",)
@@ -71,7 +72,8 @@ class InferMessages:
         for index, output in enumerate(request.outputs):
             _refuse_parameters(output.parameters, f"outputs[{index}].parameters")
             names.append(wanted_name(output.name, index))
-        call = DecisionCall(rows=rows, id=request.id or None, replayed=replayed, patience_s=patience_s)
+        explain = _explain(request.parameters)
+        call = DecisionCall(rows=rows, id=request.id or None, replayed=replayed, patience_s=patience_s, explain=explain)
         return call, WantedOutputs(tuple(dict.fromkeys(names)) or OUTPUTS, bool(raw))
 
     def encode(self, answer: DecisionsBody, wanted: WantedOutputs) -> Response:
@@ -82,6 +84,7 @@ class InferMessages:
             ("decision_ids", [decision.decision_id for decision in decisions]),
             ("arm", [decision.arm for decision in decisions]),
             ("degraded", [",".join(decision.degraded) for decision in decisions]),
+            *reason_lists(decisions).items(),
         ):
             message.parameters[name].string_param = msgspec.json.encode(values).decode()
         for name in wanted.names:
@@ -99,6 +102,14 @@ class InferMessages:
         return Response(200, message.SerializeToString())
 
 
+def _explain(parameters: Mapping[str, Any]) -> bool:
+    if EXPLAIN not in parameters:
+        return False
+    if parameters[EXPLAIN].WhichOneof("parameter_choice") != "bool_param":
+        raise InvalidValue(f"parameters.{EXPLAIN}", "is not a bool_param", hint="true, false, or leave it out")
+    return bool(parameters[EXPLAIN].bool_param)
+
+
 def _tensor(item: Any, index: int, raw: bytes | None) -> Tensor:
     _refuse_parameters(item.parameters, f"inputs[{index}].parameters")
     if raw is not None:
@@ -114,6 +125,8 @@ def _tensor(item: Any, index: int, raw: bytes | None) -> Tensor:
                 f"inputs[{index}].contents.{other.name}", f"the datatype is {item.datatype!r}", hint=f"fill {field}"
             )
     if item.datatype == "BYTES":
+        if len(values) > MAX_ROWS:
+            raise TooLarge(f"{len(values)} values, at most {MAX_ROWS}", field=f"inputs[{index}].contents")
         values = [_text(value, f"inputs[{index}].contents[{place}]") for place, value in enumerate(values)]
     return Tensor(item.name, item.datatype, item.shape, values, None)
 

@@ -9,23 +9,27 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from headway.core.errors import HeadwayError, Malformed, NotFound, TooLarge
+from headway.core.errors import Malformed, NotFound, TooLarge, Unavailable
 from headway.core.types import Principal
+from headway.serving.admission import Admission
 from headway.serving.deciding import Decider
-from headway.serving.errors import GrpcStatus, grpc_status, status_of
+from headway.serving.errors import GrpcStatus, grpc_status, log_unexpected, status_of
 from headway.serving.gateway import BODY_LIMIT, LONGEST_ID, clean_id
 from headway.serving.grpc.messages import METHODS, RESPONSES, parse
-from headway.serving.grpc.protocol import EXTENSIONS, InferMessages
+from headway.serving.grpc.protocol import EXTENSIONS, InferMessages, WantedOutputs
 from headway.serving.http import Request, Response
 from headway.serving.inference import InferenceProtocol
+from headway.serving.limiter import Gcra
 from headway.serving.observer import NO_HEADERS, Observer
+from headway.serving.protocol import DecisionCall
 from headway.serving.readiness import Readiness
 from headway.serving.schema import DecisionSchema
 from headway.serving.service import Host
 from headway.serving.tracing import RequestTrace
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 OK = GrpcStatus("OK", "", ())
 _GONE = 499
@@ -61,8 +65,22 @@ class Service(Protocol):
         """What serves."""
         ...
 
+    @property
+    def admission(self) -> Admission:
+        """Who gets in."""
+        ...
+
+    @property
+    def deadline_s(self) -> float:
+        """Longest time in the service that the contract allows, seconds."""
+        ...
+
     def decides(self, token: str | None) -> Principal:
         """Return who asks for decisions; raises what refuses the caller."""
+        ...
+
+    def read(self, limit: Gcra, principal: Principal, body: bytes, read: Callable[..., T], *rest: Any) -> T:
+        """Read a body whose sender has credit left."""
         ...
 
     def decoded(self, start: float, trace: RequestTrace | None) -> None:
@@ -149,15 +167,9 @@ class InferenceServicer:
         except Exception as error:
             caller.request_id = caller.request_id or self._service.request_id()
             status, http = grpc_status(error), status_of(error, inference=True)
-            if not isinstance(error, HeadwayError):
-                # the text may hold the caller's data: the log names the kind and the place, the answer neither
-                extra = {
-                    "request_id": caller.request_id,
-                    "trace_id": caller.trace.context.trace_id.hex() if caller.trace else "",
-                }
-                _LOG.error(
-                    "request %s failed: %s", caller.request_id, type(error).__name__, exc_info=error, extra=extra
-                )
+            log_unexpected(_LOG, error, caller.request_id, caller.trace.context.trace_id.hex() if caller.trace else "")
+            if isinstance(error, Unavailable) and remaining_s is not None and remaining_s < self._service.deadline_s:
+                http = _GONE  # the contract promises nothing to who waits for less than its latency
         except asyncio.CancelledError:
             http = _GONE
             raise
@@ -171,9 +183,7 @@ class InferenceServicer:
         service = self._service
         principal = service.decides(caller.token)
         start = service.observer.arrived()
-        request = parse("ModelInfer", message)
-        self._require_model(request.model_name, request.model_version, "model_name")
-        call, wanted = self._messages.decode(request, remaining_s)
+        call, wanted = service.read(service.admission.decisions, principal, message, self._read, remaining_s)
         assert caller.request_id is not None
         asked = Request(
             method="POST",
@@ -193,6 +203,13 @@ class InferenceServicer:
         self._keyed.add(task)
         task.add_done_callback(self._forget)
         return (await asyncio.shield(task)).body
+
+    def _read(self, message: bytes, remaining_s: float | None) -> tuple[DecisionCall, WantedOutputs]:
+        request = parse("ModelInfer", message)
+        self._require_model(request.model_name, request.model_version, "model_name")
+        call, wanted = self._messages.decode(request, remaining_s)
+        call.size = len(message)
+        return call, wanted
 
     async def _server_live(self, message: bytes, _: _Caller, __: float | None) -> bytes:
         parse("ServerLive", message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,20 @@ class Against:
     """Why the champion is left out: other features, a replay of the past. Told in the report."""
     verdicts: tuple[Verdict, ...] = ()
     """What others found: consistency of features, quality of sources."""
+
+    @property
+    def held(self) -> VersionRef | None:
+        """The champion, unless it is left out."""
+        return None if self.without_champion else self.champion
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the gates, as builtin types; a champion that is left out only by its being there."""
+        return {
+            "champion": "" if self.held is None else self.held.statement_sha256,
+            "first": self.champion is None,
+            "without_champion": self.without_champion,
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+        }
 
 
 def task_of(job: TrainingJob, score: npt.NDArray[Any]) -> Task:
@@ -117,7 +131,7 @@ def judge(
         decided_at=clock.now(),
         contract_sha256=contract.sha256,
         snapshots=dict(snapshots),
-        champion="" if against.champion is None else against.champion.version,
+        champion="" if against.held is None else against.held.version,
         measures=dict(measures),
         segments=tuple(part_measures(job, rows)),
     )
@@ -143,6 +157,7 @@ def part_measures(job: TrainingJob, rows: Rows) -> list[PartMeasures]:
             table = {
                 metric: interval(value, np.array([draw[metric] for draw in draws]), size, TAIL / len(parts))
                 for metric, value in metrics(None).items()
+                if np.isfinite(value)
             }
             found.append(PartMeasures(part=name, rows=size, measures=table))
     return found
@@ -173,12 +188,12 @@ def _succession(
 ) -> list[GateResult]:
     gates = declared(job, floors)
     primary = next((gate.metric for gate in gates if gate.primary), "")
-    if against.champion is None or against.without_champion:
+    if against.held is None:
         why = "no champion yet: the floors decide" if against.champion is None else against.without_champion
         return [GateResult(gate="champion", metric=primary, source="job", value=None, passed=True, detail=why)]
-    version = against.champion.version
+    version = against.held.version
     try:
-        champion = load_incumbent(against.champion, job.use_case, trust, clock)
+        champion = load_incumbent(against.held, job.use_case, trust, clock)
         _unseen(job, champion, as_of)
         scores = champion.scores(evaluation.matrix, job.service.features)
     except HeadwayError as error:

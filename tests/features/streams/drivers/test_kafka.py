@@ -14,8 +14,9 @@ from tests.features.streams.kafka import MockKafka
 
 
 class KafkaPeer:
-    def __init__(self, cluster: MockKafka) -> None:
+    def __init__(self, cluster: MockKafka, patch: pytest.MonkeyPatch) -> None:
         self._cluster = cluster
+        self._patch = patch
         self._numbers = count()
 
     def client(self) -> KafkaStream:
@@ -35,19 +36,24 @@ class KafkaPeer:
             stream.publish(topic, [(b"k", bytes([i]) * 800_000)])
 
     def down(self) -> None:
+        self.lose_patience()
         self._cluster.down()
+
+    def lose_patience(self) -> None:
+        """Wait for less than users do, where waiting is all that can come."""
+        self._patch.setattr(driver, "_TIMEOUT_S", 2.0)
 
 
 @pytest.fixture
 def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaPeer]:
-    monkeypatch.setattr(driver, "_TIMEOUT_S", 2.0)
     cluster = MockKafka()
-    yield KafkaPeer(cluster)
+    yield KafkaPeer(cluster, monkeypatch)
     cluster.close()
 
 
 def test_brokers_that_make_no_topic_for_us_are_named(peer: KafkaPeer) -> None:
     """librdkafka's mock is such a one: it does not know the request."""
+    peer.lose_patience()
     with pytest.raises(Unavailable, match="do not make the topic 'payments'") as caught:
         peer.client().create("payments", partitions=3)
     assert "with 3 partitions" in (caught.value.hint or "")

@@ -1,4 +1,4 @@
-"""A fenced lease: at most one monitor of a use case acts, and one that has lost the lease cannot write.
+"""A fenced lease: at most one holder acts at a time (a monitor, a training), and one that has lost it cannot write.
 
 The expiry only decides when another may try. Safety does not rest on clocks: each acquisition raises the epoch, the
 new holder writes its epoch into the state record, and every write is a compare-and-set, so that a late holder's write
@@ -54,6 +54,17 @@ class Lease:
         self._write(epoch, now + self._duration, expected=version)
         self.epoch = epoch
         return epoch
+
+    def held_by(self) -> str | None:
+        """Return who holds it now, None where nobody does."""
+        current, _ = self._read()
+        return None if current is None or current.expires <= self._clock.now() else current.holder
+
+    def check(self) -> None:
+        """Raise LeaseLost if another epoch has begun; asks the store."""
+        current, _ = self._read()
+        if current is None or current.holder != self._holder or current.epoch != self.epoch:
+            raise LeaseLost(f"{self._key}: epoch {self.epoch} is over")
 
     def keep(self) -> None:
         """Renew when a third of the duration has passed; LeaseLost if another epoch has begun."""

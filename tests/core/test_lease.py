@@ -7,7 +7,7 @@ import pytest
 from headway.core.clock import ManualClock
 from headway.core.control import MemoryControlStore
 from headway.core.errors import Conflict, CorruptState
-from headway.monitoring.lease import DURATION, Lease, LeaseLost
+from headway.core.lease import DURATION, Lease, LeaseLost
 from headway.monitoring.state import MonitorState, StateStore, read_state, reset_state
 
 
