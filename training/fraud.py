@@ -25,8 +25,10 @@ job = TrainingJob(
         rounds=200,
     ),
     gates=(
-        Gate(metric="average_precision", floor=0.55),
-        Gate(metric="roc_auc", floor=0.80),
+        Gate(metric="average_precision", floor=0.55, primary=True, margin=0.05),
+        Gate(metric="roc_auc", floor=0.80, margin=0.03),
     ),
     group="customer_id",
+    # an alarm comes before the labels of the world that it tells of: newer data must not make the model worse
+    refresh="not_inferior",
 )

@@ -19,6 +19,7 @@ from headway.governance.keys import MODEL_SIGN, development_keys, key_path
 from headway.governance.registry import Registry
 from headway.governance.signing import Signer
 from headway.training.definitions import TrainingJob, XGBoostRecipe
+from headway.training.gates.judge import Against
 from headway.training.pipeline import TrainedVersion, run
 from headway.training.recipes.xgboost import Fit, assemble, fit_local
 from tests.training import world
@@ -43,6 +44,7 @@ class Bench:
         contract: LoadedContract | None = None,
         contract_now: Callable[[], LoadedContract] | None = None,
         pins: TrainingPins | None = None,
+        against: Against | None = None,
     ) -> TrainedVersion:
         self.progress = RecordedProgress()
         return run(
@@ -59,6 +61,7 @@ class Bench:
             contract=contract or world.contract(),
             contract_now=contract_now,
             pins=pins,
+            against=lambda: against or Against(),
         )
 
     def notes(self) -> dict[str, list[str]]:

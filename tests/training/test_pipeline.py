@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from headway.core.canonical import canonical, sha256
 from headway.core.errors import DefinitionError, Forbidden, GateFailed
 from headway.core.settings import Settings
 from headway.governance.keys import trust_root
 from headway.governance.statement import verify_version
 from headway.models.artefact import load_artefact, read_definition
+from headway.training.gates.document import GATES_FILE, verify_report
 from tests.training import world
 from tests.training.bench import Bench, fit_here, make_bench
 
@@ -38,7 +40,10 @@ def test_a_training_ends_in_a_signed_version_that_loads(ray_session: str, bench:
     assert artefact.input_schema.names == world.shop_v1.features
     assert artefact.profile.rows == trained.metrics["roc_auc"].n
     assert statement.snapshots.keys() == {"events.returns", "events.visits"}
-    assert [gate.source for gate in statement.gates] == ["contract", "job", "job"]
+    assert [gate.gate for gate in statement.gates] == ["floor", "floor", "floor", "champion", "latency"]
+    report = verify_report(folder / GATES_FILE, trust_root(bench.settings))
+    assert sha256(canonical(report)) == statement.gate_report_sha256
+    assert statement.gate_report_sha256 in bench.audit.events[-1].refs
     assert read_definition(folder, statement)["as_of"] == world.AS_OF
     assert trained.metrics["roc_auc"].value > 0.75
     stages = ["snapshot", "dataset", "train", "evaluate", "gates", "sign", "register"]
@@ -64,6 +69,11 @@ def test_a_candidate_below_a_floor_is_recorded_and_not_signed(
     assert version.state == "failed"
     assert ("train", "gates failed") in bench.acts()
     assert list(bench.settings.home.rglob("statement.dsse.json")) == []
+    (kept,) = (bench.settings.home / "artefacts").rglob(GATES_FILE)
+    report = verify_report(kept, trust_root(bench.settings))
+    failed = [result["metric"] for result in report["results"] if not result["passed"]]
+    assert (failed, report["use_case"]) == (["roc_auc"], "shop")
+    assert sha256(canonical(report)) in next(e for e in bench.audit.events if e.outcome == "gates failed").refs
 
 
 def test_without_the_scope_nothing_is_read(bench: Bench) -> None:

@@ -18,7 +18,9 @@ from headway.features.lake.pins import TrainingPins
 from headway.governance.keys import trust_root
 from headway.governance.statement import verify_version
 from headway.models.artefact import read_definition
-from headway.training import steps
+from headway.training import steps, steps_signed
+from headway.training.gates.document import GATES_FILE, verify_report
+from headway.training.gates.judge import Against
 from headway.training.journal import FILE, RunRecord, read_run, unfinished, write_run
 from headway.training.pipeline import cache_folder
 from headway.training.reproduce import reproduce
@@ -182,6 +184,26 @@ def test_a_version_reserved_by_a_killed_run_is_given_up(shared: Bench, known: bo
     shared.train(world.job)
     assert states(shared)[version] == "failed"
     assert "reserved" not in states(shared).values()
+
+
+def test_a_champion_is_asked_once_and_another_one_anew(shared: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    weak = shared.train(replace(world.job, recipe=replace(world.recipe, rounds=1)))
+    job, against = replace(world.job, seed=13), Against(champion=weak.ref)
+    with monkeypatch.context() as patch:
+        patch.setattr(steps_signed, "write_candidate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            shared.train(job, against=against)
+    trained = shared.train(job, against=against)
+    assert cached(shared) == STAGES[:-2]
+    report = verify_report(Path(trained.ref.path) / GATES_FILE, trust_root(shared.settings))
+    assert report["champion"] == weak.ref.version
+    assert [result["passed"] for result in report["results"] if result["gate"] == "champion"] == [True, True]
+    assert [str(result) for result in trained.gates.results if result.gate == "champion"]
+
+    assert shared.train(job, against=against).ref == trained.ref
+    first = shared.train(job)  # nobody serves: the gates are held anew
+    assert cached(shared) == STAGES[:-3]
+    assert first.ref.version != trained.ref.version
 
 
 def test_a_failed_gate_is_recorded_once(shared: Bench) -> None:

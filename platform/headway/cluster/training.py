@@ -21,7 +21,13 @@ from headway.training.reproduce import Reproduction
 
 
 def train(
-    at: Installation, use_case: str, principal: Principal, progress: Progress, *, as_of: int | None = None
+    at: Installation,
+    use_case: str,
+    principal: Principal,
+    progress: Progress,
+    *,
+    as_of: int | None = None,
+    without_champion: str = "",
 ) -> TrainedVersion:
     """Run the pipeline as a job of its own and return the signed, registered candidate.
 
@@ -32,13 +38,15 @@ def train(
         progress: Shows the stages.
         as_of: Train on what was known then, UTC microseconds; None: now, or that of a run which was stopped within
             the last hour.
+        without_champion: Why the candidate is not held against the version that serves; the report tells it.
 
-    Raises GateFailed where it is below a floor; the run is kept with the reason. Conflict names a training of the use
+    Raises GateFailed where a gate does not hold; the run is kept with the reason. Conflict names a training of the use
     case that is going on.
     """
     principal.require("train", at.project.require(use_case))
     at.contract(use_case)
-    result = run_job(at, _request(at, "train", use_case, principal, as_of=as_of), progress)
+    request = _request(at, "train", use_case, principal, as_of=as_of, without_champion=without_champion)
+    result = run_job(at, request, progress)
     return msgspec.json.decode(result, type=TrainedVersion)
 
 
@@ -57,10 +65,12 @@ def _request(
     *,
     as_of: int | None = None,
     version: str = "",
+    without_champion: str = "",
 ) -> JobRequest:
     return JobRequest(
         act=act, use_case=use_case, home=str(at.settings.home), project=str(at.settings.project),
         asked_by=principal.sub, lock_sha256=lock_sha256(at.settings.project), as_of=as_of, version=version,
+        without_champion=without_champion,
     )  # fmt: skip
 
 

@@ -9,14 +9,17 @@ import msgspec
 from headway.cluster.compose import Installation
 from headway.cluster.model_card import keep_card
 from headway.cluster.training_job import JobRequest, runtime_env
+from headway.cluster.verdicts import verdicts
 from headway.core import ray_session
 from headway.core.progress import Progress
+from headway.core.routing import read_routing
 from headway.core.times import format_time
 from headway.core.types import Principal
 from headway.features.lake.pins import TrainingPins
 from headway.governance.keys import MODEL_SIGN, signer_for
 from headway.governance.statement import verify_version
 from headway.models.artefact import read_definition
+from headway.training.gates.judge import Against
 from headway.training.journal import unfinished
 from headway.training.lock import require_locked
 from headway.training.pipeline import TrainedVersion, cache_folder, run_key
@@ -85,6 +88,11 @@ def train_here(at: Installation, request: JobRequest, progress: Progress) -> Tra
             progress=progress,
             contract=contract,
             pins=pins,
+            against=lambda: Against(
+                champion=read_routing(at.control, use_case).champion,
+                without_champion=request.without_champion,
+                verdicts=verdicts(at, job),
+            ),
             guard=guard,
             contract_now=lambda: at.contract(use_case),
             lock_expected=request.lock_sha256,

@@ -42,6 +42,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     as_of: int | None = None
     """UTC microseconds; None: now, or that of a run to go on with."""
     version: str = ""
+    without_champion: str = ""
+    """Why the version that serves is left out of the gates."""
 
 
 def run_job(at: Installation, request: JobRequest, progress: Progress) -> bytes:

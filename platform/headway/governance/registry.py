@@ -132,9 +132,15 @@ class Registry:
             return self._fetched(client, client.get_model_version(name, version))
 
     def abandon(
-        self, name: str, version: str, principal: Principal, *, metrics: Mapping[str, float] | None = None
+        self,
+        name: str,
+        version: str,
+        principal: Principal,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        evidence: Path | None = None,
     ) -> None:
-        """Mark a reserved version as failed; its run stays as evidence, with the metrics that it failed on."""
+        """Mark a reserved version as failed; its run stays, with the metrics that it failed on and the evidence."""
         self._authorise(principal, "write", "abandon", f"{name}/{version}")
         with self._calls(principal, "write", "version", f"{name}/{version}") as client:
             model = client.get_model_version(name, version)
@@ -142,6 +148,8 @@ class Registry:
                 raise Conflict(f"{name} {version} is {model.tags.get(STATE)}", hint="only a reserved version can fail")
             with self._act(principal, "abandon", f"{name}/{version}"):
                 log_values(client, model.run_id, metrics or {}, {}, now=self._clock.now() // 1_000)
+                if evidence is not None:
+                    client.log_artifact(model.run_id, str(evidence))
                 client.set_model_version_tag(name, version, STATE, "failed")
                 client.set_terminated(model.run_id, "FAILED", end_time=self._clock.now() // 1_000)
 

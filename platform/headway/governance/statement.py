@@ -59,12 +59,21 @@ class GateOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One floor or ceiling and how the candidate stood to it."""
 
     metric: str
-    value: float
+    value: float | None
+    """None: passed without a measure, as `detail` says."""
     floor: float | None = None
     ceiling: float | None = None
     passed: bool
     source: str = ""
-    """contract | job."""
+    """contract | job | champion <version>."""
+    gate: str = "floor"
+    """Kind of gate."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the interval that was held against the bound."""
+    part: str = ""
+    """Segment or group of rows."""
+    detail: str = ""
 
 
 class ColumnSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +122,8 @@ class ModelStatement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     backend: str
     files: tuple[FileEntry, ...]
     """Exactly these, besides the statement itself."""
+    gate_report_sha256: str = ""
+    """Payload of the signed report of all gates, `gates.dsse.json`."""
     requested_by: str = ""
     """Subject who asked for the training, who cannot approve it for production; empty in older versions."""
 

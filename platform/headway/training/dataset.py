@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Evaluation:
     """Key of each row for card precision."""
     schema: InputSchema
     """Ranges and nulls of the training rows."""
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Others of the spine that judging needs [n]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +61,14 @@ class TrainingData:
         """Return the training rows, filtered block by block as the worker reads them."""
         return self.dataset.map_batches(training_rows, batch_format="pyarrow", batch_size=None, zero_copy_batch=True)
 
+    def blocks(self) -> Iterable[pa.Table]:
+        """Return the rows of both ranges, block by block, in this process."""
+        blocks: Iterable[pa.Table] = self.dataset.iter_batches(batch_format="pyarrow", batch_size=None)
+        return blocks
+
     def evaluation(self) -> Evaluation:
         """Return the evaluation rows in this process."""
-        blocks = self.dataset.iter_batches(batch_format="pyarrow", batch_size=None)
-        return collect(blocks, self.job)
+        return collect(self.blocks(), self.job)
 
 
 def pin_snapshots(
@@ -136,8 +142,9 @@ def build(
 
 
 def _beside(job: TrainingJob) -> list[str]:
-    """Return the columns of the spine that are neither label nor feature: group and weight."""
-    return [name for name in (job.group, getattr(job.recipe, "weight", None)) if name]
+    """Return the columns of the spine that are neither label nor feature: group, weight, and what judging needs."""
+    named = (job.group, getattr(job.recipe, "weight", None), *job.judged_columns)
+    return list(dict.fromkeys(name for name in named if name and name != job.label))
 
 
 def request_only(job: TrainingJob) -> dict[str, str]:
@@ -171,6 +178,7 @@ def collect(blocks: Iterable[pa.Table], job: TrainingJob) -> Evaluation:
         event_time=table[EVENT_TIME].to_numpy(),
         group=None if job.group is None else table[job.group].to_numpy(),
         schema=schema or describe_input(features, np.empty((0, len(features)), np.float32)),
+        columns={name: table[name].to_numpy() for name in job.judged_columns},
     )
 
 

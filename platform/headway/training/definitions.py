@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from headway.core.errors import DefinitionError
 from headway.core.times import parse_duration
 from headway.features.definitions import EventSource, FeatureService
+from headway.training.judging import DAYS, Gate, LabelSource, Protected, Refresh, Segment, check_declared
+
+__all__ = ["Gate", "LabelSource", "OnnxImport", "Protected", "Recipe", "Segment", "TrainingJob", "XGBoostRecipe"]
 
 OBJECTIVES = (
     "binary:logistic", "reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:gamma", "reg:tweedie",
@@ -94,18 +97,6 @@ Recipe = XGBoostRecipe | OnnxImport
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A floor that a candidate must reach on the evaluation range."""
-
-    metric: str
-    """roc_auc | average_precision | brier | log_loss | card_precision_at_100."""
-    floor: float | None = None
-    """Smallest allowed value."""
-    ceiling: float | None = None
-    """Largest allowed value, for losses."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """How one use case's model comes about; ranges are relative to the time of training: a retrain is the same job.
 
@@ -132,6 +123,35 @@ class TrainingJob:
     leak_bound: float = 0.995
     """A feature that alone ranks the training rows this well (ROC AUC; for a regression |Spearman's correlation|) is a
     leak."""
+    refresh: Refresh = "superior"
+    """What the same model on newer data must be, held against the champion: superior | not_inferior on every declared
+    metric. Anything else that is trained must be superior."""
+    segments: tuple[Segment, ...] = ()
+    protected: tuple[Protected, ...] = ()
+    sources: LabelSource | None = None
+    """Where labels come from: the training rows are searched for sources that were tampered with."""
+    blocks: str | None = None
+    """`day`, or a column of the spine: rows that share it depend on one another, and are resampled together."""
+    calibration_error: float | None = None
+    """Largest expected calibration error."""
+    latency_share: float = 0.25
+    """Share of the contract's p95 that a full batch may take in the model."""
+    verdicts: tuple[str, ...] = ()
+    """Verdicts that must be brought, and good: consistency, quality."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be judged."""
+        check_declared(self.gates, self.verdicts)
+
+    @property
+    def judged_columns(self) -> tuple[str, ...]:
+        """Columns of the spine that judging needs, besides features, keys and label."""
+        named = [part.column for part in (*self.segments, *self.protected) if part.column not in self.service.features]
+        if self.sources is not None:
+            named += [self.sources.column, *([self.sources.ties] if self.sources.ties else [])]
+        if self.blocks not in (None, DAYS):
+            named.append(str(self.blocks))
+        return tuple(dict.fromkeys(named))
 
     def ranges(self, as_of: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return ((train start, end), (evaluate start, end)), half-open, for training at `as_of`."""

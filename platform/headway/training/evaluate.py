@@ -1,7 +1,8 @@
 """A candidate's measures on the evaluation range, with intervals, because a gate on a point estimate is a coin toss.
 
-Intervals are 90 % percentile bootstraps: over rows for rankings and losses, over days for card precision, whose days
-depend on one another through the cards already found.
+Intervals hold 90 %: DeLong's for the area under the ROC curve of independent rows, percentiles of a bootstrap for the
+rest; over rows, or over blocks where rows depend on one another. Card precision is resampled over days, which depend on
+one another through the cards already found.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from headway.core.types import Int64
-from headway.training.metrics import Ranking, card_precision, squared_errors, surprise
+from headway.training.delong import area_interval
+from headway.training.measuring import Task, prepare
+from headway.training.measuring import resamples as drawn_weights
+from headway.training.metrics import card_precision
 
 RESAMPLES = 100
-_TAIL = 5.0
+TAIL = 0.05
+"""Beyond each end of an interval."""
+CARDS = "card_precision_at_100"
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +31,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
     value: float
     low: float
-    """5th percentile of the bootstrap."""
+    """5th percentile."""
     high: float
     """95th percentile."""
     n: int
@@ -38,44 +44,44 @@ def evaluate(
     *,
     event_time: Int64,
     group: npt.NDArray[Any] | None = None,
+    blocks: npt.NDArray[Any] | None = None,
+    task: Task = "binary",
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Mapping[str, Measure]:
-    """Return every metric that the columns allow; InvalidValue for labels of one class or NaN scores."""
-    labels = np.asarray(label, dtype=np.float64)
-    scores = np.asarray(score, dtype=np.float64)
-    ranking = Ranking(labels, scores)
-    squares, nats = squared_errors(labels, scores), surprise(labels, scores)
-    generator = np.random.default_rng(seed)
-    names = ("roc_auc", "average_precision", "brier", "log_loss")
+    """Return every metric that the columns allow.
 
-    def measure(weight: npt.NDArray[np.float64] | None) -> tuple[float, ...]:
-        return (
-            ranking.roc_auc(weight),
-            ranking.average_precision(weight),
-            float(np.average(squares, weights=weight)),
-            float(np.average(nats, weights=weight)),
-        )
+    Args:
+        label: 0/1, numbers, or codes of classes [n].
+        score: Probabilities or numbers [n]; for several classes [n, classes].
+        event_time: UTC microseconds [n].
+        group: Keys for card precision [n].
+        blocks: Rows of one block depend on one another [n].
+        task: What the metrics are of.
+        seed: Of the bootstrap.
+        resamples: How many draws.
 
-    rows = len(labels)
-    draws = np.asarray(
-        [
-            measure(np.bincount(generator.integers(0, rows, rows), minlength=rows).astype(np.float64))
-            for _ in range(resamples)
-        ]
-    )
+    Raises InvalidValue for labels of one class or NaN scores.
+    """
+    labels = np.asarray(label)
+    metrics, rows = prepare(task, labels, score), len(labels)
+    drawn = [metrics(weight) for weight in drawn_weights(rows, blocks, resamples, seed)]
     measures = {
-        name: _interval(value, draws[:, index], rows)
-        for index, (name, value) in enumerate(zip(names, measure(None), strict=True))
+        name: interval(value, np.array([draw[name] for draw in drawn]), rows) for name, value in metrics(None).items()
     }
-    if group is not None:
-        days = card_precision(labels, scores, group, event_time)
+    if task == "binary" and blocks is None:
+        value, low, high = area_interval(labels, score, tail=TAIL)
+        measures["roc_auc"] = Measure(value=value, low=low, high=high, n=rows)
+    if task == "binary" and group is not None:
+        days = card_precision(labels, score, group, event_time)
+        generator = np.random.default_rng(seed)
         means = generator.choice(days, size=(resamples, len(days))).mean(axis=1)
-        measures["card_precision_at_100"] = _interval(float(days.mean()), means, len(days))
+        measures[CARDS] = interval(float(days.mean()), means, len(days))
     return measures
 
 
-def _interval(value: float, draws: npt.NDArray[np.float64], n: int) -> Measure:
-    defined = draws[~np.isnan(draws)]  # a resample of one class has no ranking
-    low, high = np.percentile(defined, [_TAIL, 100 - _TAIL]) if len(defined) else (value, value)
+def interval(value: float, draws: npt.NDArray[np.float64], n: int, tail: float = TAIL) -> Measure:
+    """Return the measure with percentiles of its draws; those without a value (one class only) do not count."""
+    defined = draws[~np.isnan(draws)]
+    low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (value, value)
     return Measure(value=value, low=float(low), high=float(high), n=n)

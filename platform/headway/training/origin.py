@@ -15,6 +15,8 @@ from headway.core.canonical import canonical, sha256, sha256_file
 from headway.training.definitions import Recipe, TrainingJob
 
 UNKNOWN = ""
+JUDGING = ("refresh", "segments", "protected", "sources", "blocks", "calibration_error", "latency_share", "verdicts")
+"""Fields of a job that decide how its candidate is judged, besides gates and group."""
 _GIT_TIMEOUT_S = 10
 
 
@@ -57,10 +59,16 @@ def describe_job(job: TrainingJob, as_of: int) -> dict[str, Any]:
         "evaluate": list(evaluate),
         "recipe": describe_recipe(job.recipe),
         "gates": [asdict(gate) for gate in job.gates],
+        "judging": describe_judging(job),
         "group": job.group,
         "seed": job.seed,
         "service": job.service.describe(),
     }
+
+
+def describe_judging(job: TrainingJob) -> dict[str, Any]:
+    """Return what the job declares about judging besides its gates, as builtin types."""
+    return {name: msgspec.to_builtins(getattr(job, name)) for name in JUDGING}
 
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -32,13 +32,14 @@ from headway.governance.signing import Signer
 from headway.governance.statement import ModelStatement
 from headway.training.definitions import TrainingJob
 from headway.training.evaluate import Measure
-from headway.training.gates import GateReport
+from headway.training.gates.judge import Against
+from headway.training.gates.results import GateReport
 from headway.training.journal import RunRecord, read_run, unfinished
 from headway.training.lock import require_locked
 from headway.training.origin import code_sha256, describe_job
 from headway.training.stage_cache import StageCache
 from headway.training.stages import StageOutcome, Stages
-from headway.training.steps import Steps
+from headway.training.steps_signed import Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ def run(
     progress: Progress,
     contract: LoadedContract,
     pins: TrainingPins | None = None,
+    against: Callable[[], Against] = Against,
     guard: Callable[[], None] = lambda: None,
     contract_now: Callable[[], LoadedContract] | None = None,
     lock_expected: str | None = None,
@@ -91,6 +93,7 @@ def run(
         progress: Shows the stages.
         contract: As it was when the run began.
         pins: They hold the snapshots while it runs, and for the version for good.
+        against: Asked, when the gates are held, for the champion and the verdicts of others.
         guard: Called before each stage; raises where this run may not go on.
         contract_now: Reads the signed contract again before signing.
         lock_expected: Hash of the lock that whoever asked for the training saw.
@@ -100,7 +103,7 @@ def run(
         Forbidden: the principal lacks `train:<use case>`, `registry:write`, or may not read a source for its purpose.
         DefinitionError: the job and the contract speak of different feature services, or a gate cannot be measured.
         InvalidValue: a range has no rows, or labels of one class only.
-        GateFailed: the candidate is below a floor; it is recorded, not signed.
+        GateFailed: a gate does not hold; the candidate is recorded, not signed.
         Conflict: the contract changed meanwhile.
         ServiceFailed: more workers were lost than the recipe allows, or the packages are not as locked.
     """
@@ -133,17 +136,17 @@ def run(
     )
     steps = Steps(
         job=job, settings=settings, as_of=as_of, principal=principal, registry=registry, reader=reader, signer=signer,
-        clock=clock, contract=contract, pins=pins, contract_now=contract_now, lock=lock, root=root,
-        requested_by=requested_by, stages=stages,
+        clock=clock, contract=contract, pins=pins, contract_now=contract_now, against=against,
+        lock=lock, root=root, requested_by=requested_by, stages=stages,
         journal=msgspec.structs.replace(journal, reserving=False, reserved=""),
     )  # fmt: skip
     record("started", f"use_case:{job.use_case}", contract.sha256)
     steps.give_up_half_reserved(before)
     steps.begin()
     try:
-        gated = steps.gated
+        gated, report = steps.gated, steps.evidence.payload_sha256
         if not gated.report.passed:
-            record("gates failed", f"model:{job.use_case}/{gated.failed_version}", contract.sha256)
+            record("gates failed", f"model:{job.use_case}/{gated.failed_version}", contract.sha256, report)
             steps.finish()
             gated.report.require(f"{job.use_case} {gated.failed_version}")
         registered = steps.register()
@@ -154,7 +157,7 @@ def run(
     with suppress(HeadwayError):  # the version is there; the audit log has the stages
         registry.record_stages(job.use_case, registered.run_id, _facts(stages.outcomes), principal)
     version = registered.ref.version
-    record("registered", f"model:{job.use_case}/{version}", contract.sha256, registered.ref.statement_sha256)
+    record("registered", f"model:{job.use_case}/{version}", contract.sha256, registered.ref.statement_sha256, report)
     steps.finish()
     return TrainedVersion(
         ref=registered.ref,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from headway.features.profile import Profile
 from headway.governance.contract import LoadedContract
 from headway.governance.registered_version import RegisteredVersion
 from headway.governance.registry import Registry
-from headway.governance.signing import Signer
+from headway.governance.signing import Envelope, Signer
 from headway.governance.statement import ModelStatement, sign_version
 from headway.models.artefact import write_artefact
 from headway.models.compute import profile_compute, write_compute
@@ -29,7 +30,8 @@ from headway.models.probe import probe
 from headway.training.definitions import TrainingJob
 from headway.training.evaluate import Measure
 from headway.training.fitted import Fitted
-from headway.training.gates import GateReport
+from headway.training.gates.document import write_report
+from headway.training.gates.results import GateReport
 from headway.training.origin import describe_job, describe_recipe, git_sha, lock_sha256, machine
 
 VALID_FOR = 365 * DAY
@@ -51,6 +53,8 @@ class Candidate:
     profile: Profile
     measures: Mapping[str, Measure]
     gates: GateReport
+    evidence: Envelope
+    """The signed report of the gates."""
     snapshots: Mapping[str, int]
     rows: int
     """Training rows."""
@@ -78,6 +82,7 @@ def write_candidate(candidate: Candidate, folder: Path, clock: Clock) -> tuple[t
         | {"origin": {**candidate.origin, "rows": candidate.rows}},
         clock=clock,
     )
+    write_report(candidate.evidence, folder)
     memory = probe(folder, reports[0].name)
     write_compute(folder, profile_compute(reports, memory))
     return reports, memory
@@ -116,6 +121,7 @@ def sign_candidate(
             for name, measure in candidate.measures.items()
         },
         "gates": msgspec.to_builtins(candidate.gates.results),
+        "gate_report_sha256": candidate.evidence.payload_sha256,
         "reference_profile_sha256": candidate.profile.sha256(),
         "input_schema": {
             column.name: {
@@ -169,8 +175,10 @@ def register_candidate(
 
 
 def record_failure(candidate: Candidate, *, registry: Registry, principal: Principal) -> str:
-    """Keep the measures of a candidate below a floor as a failed version; return its number."""
+    """Keep the measures and the signed gates of a candidate that failed one as a failed version; return its number."""
     name = candidate.job.use_case
     _, version = registry.reserve(name, principal)
-    registry.abandon(name, version, principal, metrics=candidate.values())
+    with tempfile.TemporaryDirectory() as folder:
+        evidence = write_report(candidate.evidence, Path(folder))
+        registry.abandon(name, version, principal, metrics=candidate.values(), evidence=evidence)
     return version

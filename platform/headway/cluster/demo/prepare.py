@@ -127,7 +127,8 @@ def _champion(
             with progress.stage(f"{use_case}: reuse model") as stage:
                 stage.note(f"version {ref.version} was trained on the same inputs")
             return ref
-    trained = train(at, use_case, person, progress, as_of=as_of)
+    why = "the demo replays the past: a champion of an earlier run may have learnt from this very range"
+    trained = train(at, use_case, person, progress, as_of=as_of, without_champion=why)
     at.control.put(key, msgspec.json.encode(trained.ref), expected=0 if record is None else record.version)
     return trained.ref
 
