@@ -158,7 +158,7 @@ class Registry:
         if place == FOLDER:
             raise InvalidValue("place", f"{FOLDER!r} holds exactly the signed files", hint="choose another name")
         self._authorise(principal, "write", f"attach.{place}", f"{name}/{version}")
-        with self._mlflow.calls("version", f"{name}/{version}") as client:
+        with self._calls(principal, "write", "version", f"{name}/{version}") as client:
             model = self._ready(client, name, version)
             with self._act(principal, f"attach.{place}", f"{name}/{version}", _refs(model)):
                 client.log_artifacts(model.run_id, str(folder), place)
