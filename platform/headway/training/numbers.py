@@ -35,9 +35,10 @@ def mae(label: Float64, score: Float64, weight: Float64 | None = None) -> float:
 
 def r2(label: Float64, score: Float64, weight: Float64 | None = None) -> float:
     """Share of the labels' variance that is explained; NaN for labels that are all equal."""
-    around = np.average(np.square(label - np.average(label, weights=weight)), weights=weight)
-    if around == 0:
+    counted = label if weight is None else label[weight > 0]
+    if (counted == counted[0]).all():  # their mean may differ from them by rounding
         return float("nan")
+    around = np.average(np.square(label - np.average(label, weights=weight)), weights=weight)
     return float(1 - np.average(np.square(score - label), weights=weight) / around)
 
 
