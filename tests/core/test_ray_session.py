@@ -75,8 +75,9 @@ def test_background_work_is_as_nice_as_it_is_told_and_sinks_no_further(given: di
         "import os; from headway.core.ray_session import run_in_background as run; "
         "before = os.nice(0); run(); run(); print(before, os.nice(0))"
     )
+    inherited = {name: value for name, value in os.environ.items() if name != NICENESS}
     done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **given}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], env=inherited | given, capture_output=True, text=True, check=True
     )
     before, after = map(int, done.stdout.split())
     assert after == max(before, niceness)

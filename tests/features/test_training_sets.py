@@ -148,7 +148,11 @@ def test_no_label_is_seen_before_it_was_known(notebook: Notebook) -> None:
 
 def test_who_may_not_read_is_told_the_way(notebook: Notebook, clock: ManualClock) -> None:
     for who, purpose, message in (
-        (replace(notebook.who, purpose="platform_operations"), world.PURPOSE, "login --purpose model_training"),
+        (
+            replace(notebook.who, kind="human", purpose="platform_operations"),
+            world.PURPOSE,
+            "login --purpose model_training",
+        ),
         (replace(notebook.who, purpose="marketing"), "marketing", "may not be read for 'marketing'.*model_training"),
         (replace(notebook.who, scopes=frozenset({"train:shop"})), world.PURPOSE, "data:read"),
     ):

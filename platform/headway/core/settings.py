@@ -21,7 +21,9 @@ from headway.core.errors import DefinitionError, names_near
 _LOG = logging.getLogger(__name__)
 SETTINGS_FILE = "headway.toml"
 _PREFIX = "HEADWAY_"
-_OTHERS = re.compile(r"feed_database|platform|service|serving_hook|(benchmark|test).*")
+_OTHERS = re.compile(
+    r"background_niceness|feed_database|job|lock_sha256|platform|service|serving_hook|(benchmark|test).*"
+)
 """Names of the environment that are read elsewhere."""
 _SERVICE_LINK = re.compile(r".*(_service_(host|port)|_port_\d+_(tcp|udp))(_.*)?")
 """Names that Kubernetes gives the addresses of services, which may begin as ours do."""

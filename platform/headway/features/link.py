@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import hiredis
-from redis.connection import parse_url
 
 from headway.core.errors import DefinitionError, Unavailable
 
@@ -108,6 +107,8 @@ class _Address:
 
 def _address(url: str) -> _Address:
     """Return what an address says, as redis-py reads it; a DefinitionError says nothing of its password."""
+    from redis.connection import parse_url  # slow to import, and a replica reads no other part of it here
+
     try:
         given = parse_url(url)
     except ValueError:  # its text may hold a part of the password
