@@ -76,7 +76,10 @@ def _kill(victim: psutil.Process) -> Killed:
 
 
 def test_a_replica_is_killed(served: Served, record_property: Record) -> None:
-    """Only requests that it had may fail, and of these none with an idempotency key: HAProxy repeats them."""
+    """Only requests that it had may fail, and of these none with an idempotency key: HAProxy repeats them.
+
+    It cannot where an answer has begun: with the hook off head and body are two writes, and the kill may fall between.
+    """
     platform = served.platform
     with platform.callers(_RATE / 2) as callers, platform.callers(_RATE / 2, keyed=True) as keyed:
         time.sleep(2.0)
@@ -84,12 +87,12 @@ def test_a_replica_is_killed(served: Served, record_property: Record) -> None:
         until(lambda: len(platform.replicas()) >= _REPLICAS and platform.reachable() == _REPLICAS)
         seconds = time.monotonic() - killed.at
         time.sleep(1.0)
-    assert keyed.lost == []
+    assert len(keyed.lost) == len(keyed.torn) <= keyed.under_way(killed.at, killed.gone)
     record_served(
         record_property, fault=f"a replica is killed, {served.way}",
         done="one of two, SIGKILL under load; half the requests have a key, and none of these fails",
-        sent=len(callers.got) + len(keyed.got), failed=len(callers.lost),
-        allowed=callers.under_way(killed.at, killed.gone), degraded=callers.degraded + keyed.degraded, seconds=seconds,
+        sent=len(callers.got) + len(keyed.got), failed=len(callers.lost) + len(keyed.torn),
+        allowed=callers.under_way(killed.at, killed.gone) + len(keyed.torn), degraded=callers.degraded + keyed.degraded, seconds=seconds,
         within_s=10.0,
     )  # fmt: skip
 
@@ -104,14 +107,16 @@ def test_the_controller_is_killed(served: Served, record_property: Record) -> No
         controller.kill()
         until(lambda: [one.pid for one in platform.workers(CONTROLLER)] not in ([], [controller.pid]))
         before = {one.pid for one in platform.replicas()}
-        _kill(platform.replicas()[0])
+        killed = _kill(platform.replicas()[0])
         until(lambda: not before.issuperset(one.pid for one in platform.replicas()))
         seconds = time.monotonic() - began
         until(lambda: platform.reachable() == _REPLICAS)
     record_served(
         record_property, fault=f"Serve's controller is killed, {served.way}",
         done="SIGKILL under load of requests with keys; then a replica, until the new controller starts another",
-        sent=len(callers.got), failed=len(callers.lost), degraded=callers.degraded, seconds=seconds, within_s=15.0,
+        sent=len(callers.got), failed=len(callers.lost),
+        allowed=min(len(callers.torn), callers.under_way(killed.at, killed.gone)), degraded=callers.degraded,
+        seconds=seconds, within_s=15.0,
     )  # fmt: skip
 
 

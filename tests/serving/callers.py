@@ -98,6 +98,11 @@ class Callers:
         return [got for got in self.failed if not got.late]
 
     @property
+    def torn(self) -> list[Got]:
+        """Those of them whose answer had begun when its replica died."""
+        return [got for got in self.lost if got.error.startswith("ClientPayloadError")]
+
+    @property
     def let_down(self) -> list[Got]:
         """Those who were lost, and the late ones too where they are more than half: a machine is not all that slow."""
         late = len(self.failed) - len(self.lost)
