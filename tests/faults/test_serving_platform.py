@@ -92,8 +92,8 @@ def test_a_replica_is_killed(served: Served, record_property: Record) -> None:
         record_property, fault=f"a replica is killed, {served.way}",
         done="one of two, SIGKILL under load; half the requests have a key, and none of these fails",
         sent=len(callers.got) + len(keyed.got), failed=len(callers.lost) + len(keyed.torn),
-        allowed=callers.under_way(killed.at, killed.gone) + len(keyed.torn), degraded=callers.degraded + keyed.degraded, seconds=seconds,
-        within_s=10.0,
+        allowed=callers.under_way(killed.at, killed.gone) + len(keyed.torn),
+        degraded=callers.degraded + keyed.degraded, seconds=seconds, within_s=10.0,
     )  # fmt: skip
 
 
