@@ -31,11 +31,11 @@ def test_a_replica_that_cannot_start_is_one_line_and_the_old_ones_serve(
 def test_a_redeploy_fails_no_request(platform: Platform, authorised: httpx.Client) -> None:
     platform.headway("login", "--user", "tester")
     replicas, over = platform.replicas(), threading.Event()
-    answers: list[httpx.Response] = []
+    statuses: list[int] = []
 
     def ask() -> None:
         while not over.wait(0.02):
-            answers.append(authorised.post("/v1/decisions", json=BODY))
+            statuses.append(authorised.post("/v1/decisions", json=BODY).status_code)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -46,10 +46,7 @@ def test_a_redeploy_fails_no_request(platform: Platform, authorised: httpx.Clien
         asking.join()
     assert deployed["url"] == f"{platform.url}/churn"
     assert deployed["version"] == platform.first["use_cases"]["churn"]["model"]["version"]
-    # a machine that starts replicas may shed a few, and says when to come back: that is no failure
-    refused = [answer for answer in answers if answer.status_code != 200]
-    assert all(answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1 for answer in refused)
-    assert len(refused) <= len(answers) // 4
-    assert len(answers) - len(refused) > 20
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
     assert platform.replicas()
     assert not platform.replicas() & replicas

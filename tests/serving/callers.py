@@ -16,7 +16,6 @@ import aiohttp
 
 NO_ANSWER = 0
 SHED = (429, 503)
-_LATE = (b"the deadline passed", b"overloaded: about")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Got:
         """Whether the machine was too slow for the contract's deadline, and said so."""
         return (
             self.status == 503
-            and any(reason in self.body for reason in _LATE)
+            and b"the deadline passed" in self.body
             and "retry-after" in {name.lower() for name in self.headers}
         )
 
@@ -96,17 +95,6 @@ class Callers:
     def lost(self) -> list[Got]:
         """Those of them who were not merely late: what a small machine does that starts replicas meanwhile."""
         return [got for got in self.failed if not got.late]
-
-    @property
-    def torn(self) -> list[Got]:
-        """Those of them whose answer had begun when its replica died."""
-        return [got for got in self.lost if got.error.startswith("ClientPayloadError")]
-
-    @property
-    def let_down(self) -> list[Got]:
-        """Those who were lost, and the late ones too where they are more than half: a machine is not all that slow."""
-        late = len(self.failed) - len(self.lost)
-        return self.lost if late <= len(self.got) // 2 else self.failed
 
     @property
     def degraded(self) -> int:
